@@ -1,0 +1,223 @@
+/**
+ * Tells a failure in the caller's terms: which class, which content is in the
+ * file now, what to do. The one place where an {@linkcode AtomicError} is made
+ * from what a protocol threw.
+ *
+ * @module
+ */
+
+import {
+  AlreadyExistsError,
+  AtomicError,
+  type AtomicErrorOptions,
+  CrossDeviceError,
+  DurabilityError,
+  NoSpaceError,
+  NotFoundError,
+  PermissionScopeError,
+  TargetBusyError,
+  UnsupportedEnvironmentError,
+} from "./errors.ts";
+import { directoryOf } from "./_path.ts";
+import { Refusal, SystemCallError } from "./_protocol.ts";
+import { type Host, NOT_CAPABLE } from "./_runtime/port.ts";
+
+/** The call that failed, as its caller made it. */
+export interface Attempt {
+  /** The name of the public function. */
+  readonly operation: string;
+  readonly access: "read" | "write";
+  /** Absolute. */
+  readonly path: string;
+}
+
+type ErrorClass = new (
+  message: string,
+  options: AtomicErrorOptions,
+) => AtomicError;
+
+/** What is thrown at the caller; what is no failure of the system (an abort's reason) stays as it is. */
+export function explain(
+  host: Host,
+  attempt: Attempt,
+  error: unknown,
+): unknown {
+  if (error instanceof Refusal) {
+    const refused = error.code === "EEXIST" ? AlreadyExistsError : AtomicError;
+    return new refused(sentence(attempt, error.message), {
+      ...attempt,
+      code: error.code,
+    });
+  }
+  if (!(error instanceof SystemCallError)) return error;
+  const { syscall, committed, cause } = error;
+  const [failed, code, reason] = diagnose(host, attempt, error);
+  const message = [
+    sentence(attempt, reason),
+    ...(committed === "unknown"
+      ? ["whether the new content is in place is unknown: read the file"]
+      : []),
+    ...(error.leftover !== undefined
+      ? [`the temporary file "${error.leftover}" could not be removed`]
+      : []),
+  ].join("; ");
+  return new failed(message, { ...attempt, code, syscall, committed, cause });
+}
+
+function sentence({ access, path }: Attempt, reason: string): string {
+  return `Cannot ${access} "${path}": ${reason}`;
+}
+
+function diagnose(
+  host: Host,
+  attempt: Attempt,
+  error: SystemCallError,
+): [ErrorClass, code: string, reason: string] {
+  const { syscall, code = "UNKNOWN" } = error;
+  if (code === NOT_CAPABLE) {
+    return [
+      PermissionScopeError,
+      "PERMISSION_SCOPE",
+      scopeReason(host, attempt, error),
+    ];
+  }
+  if (error.committed === true) {
+    return [
+      DurabilityError,
+      code,
+      `the new content is in place, but ${syscall} failed (${code}), so a power cut may bring the old content back`,
+    ];
+  }
+  if (syscall === "link") {
+    if (code === "EEXIST") {
+      return [
+        AlreadyExistsError,
+        code,
+        "it exists, and createNew asks for a new file",
+      ];
+    }
+    if (NO_HARD_LINKS.includes(code)) {
+      return [
+        UnsupportedEnvironmentError,
+        "UNSUPPORTED_ENVIRONMENT",
+        `createNew needs hard links, which the file system does not make (${code}): write without createNew, or to another file system`,
+      ];
+    }
+  }
+  if (syscall === "rename" && code === "EBUSY") {
+    return [
+      TargetBusyError,
+      code,
+      "it is in use and cannot be replaced, as a single file that is bind-mounted into a container: mount its directory instead (EBUSY)",
+    ];
+  }
+  const known = REASONS[code];
+  if (known !== undefined) {
+    const [failed, reason] = known;
+    return [failed, code, `${reason[attempt.access]} (${code})`];
+  }
+  const detail = error.cause instanceof Error
+    ? error.cause.message
+    : String(error.cause);
+  return [AtomicError, code, `${syscall} failed: ${detail}`];
+}
+
+const NO_HARD_LINKS = ["EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EMLINK"];
+
+type Reason = Readonly<Record<Attempt["access"], string>>;
+
+function both(reason: string): Reason {
+  return { read: reason, write: reason };
+}
+
+const FULL = both(
+  "no space is left on the device; the file is as it was: free some space and try again",
+);
+
+const REASONS: Readonly<Record<string, [ErrorClass, Reason]>> = {
+  ENOENT: [NotFoundError, {
+    read: "it does not exist",
+    write:
+      "its directory does not exist: make it first, or write with parents: true",
+  }],
+  ENOSPC: [NoSpaceError, FULL],
+  EDQUOT: [
+    NoSpaceError,
+    both(
+      "the disk quota is used up; the file is as it was: free some space and try again",
+    ),
+  ],
+  EXDEV: [
+    CrossDeviceError,
+    both(
+      "its directory and the file are on different file systems: write to the directory that holds the file",
+    ),
+  ],
+  EACCES: [AtomicError, {
+    read: "this process may not read it",
+    write:
+      "this process may not write in its directory, where the new file is made beside the old one: grant write and search permission on the directory",
+  }],
+  EROFS: [AtomicError, both("the file system is mounted read-only")],
+  ENOTDIR: [
+    AtomicError,
+    both("a part of the path before the last is not a directory"),
+  ],
+  EISDIR: [AtomicError, both("it is a directory: name a file inside it")],
+  ENAMETOOLONG: [
+    AtomicError,
+    both("its name or its path is longer than the file system allows"),
+  ],
+  ELOOP: [AtomicError, both("too many symbolic links lead to it")],
+  EMFILE: [
+    AtomicError,
+    both(
+      "no file descriptor was free in this process within retryMs: raise its limit, or open fewer files at once",
+    ),
+  ],
+  ENFILE: [
+    AtomicError,
+    both("no file descriptor was free on this machine within retryMs"),
+  ],
+  EIO: [
+    AtomicError,
+    both("the device reported an error; its content may be damaged"),
+  ],
+};
+
+/** Names the flags that are missing, and why they are needed. */
+function scopeReason(
+  host: Host,
+  { access, path }: Attempt,
+  error: SystemCallError,
+): string {
+  if (access === "read") {
+    return `Deno may not read it: add ${flags(host, ["read"], path)}`;
+  }
+  const { syscall, args: [refused] } = error;
+  const directory = directoryOf(host, path);
+  if (
+    syscall === "open" && typeof refused === "string" &&
+    refused !== directory && directory.startsWith(refused)
+  ) {
+    return `its directory does not exist, and to make it durably Deno must be allowed to read and sync "${refused}": make the directory first, or add ${
+      flags(host, ["read"], refused)
+    }, or write with durability: "ordered"`;
+  }
+  const scope = typeof refused === "string" && syscall !== "open" &&
+      syscall !== "mkdir"
+    ? directoryOf(host, refused)
+    : directory;
+  return `the new file is made beside the old one and renamed, so Deno must be allowed to read and write the directory "${scope}", not just the file: add ${
+    flags(host, ["read", "write"], scope)
+  }`;
+}
+
+function flags(
+  host: Host,
+  accesses: readonly ("read" | "write")[],
+  path: string,
+): string {
+  return accesses.filter((access) => !host.permits(access, path))
+    .map((access) => `--allow-${access}=${path}`).join(" ");
+}

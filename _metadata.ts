@@ -1,0 +1,173 @@
+/**
+ * The mode and the owner of the new file: what they shall be, how the file is
+ * created so that nobody can open it who could not open the final one, and what
+ * is done where the owner cannot be kept.
+ *
+ * @module
+ */
+
+import type { Owner } from "./_options.ts";
+import { call, type Protocol, Refusal, SystemCallError } from "./_protocol.ts";
+import type { FileStatus, Host, OpenFile } from "./_runtime/port.ts";
+
+/** What this needs to know of a write. */
+export interface MetadataRequest {
+  readonly mode: number | undefined;
+  readonly owner: Owner | undefined;
+  readonly preserve: boolean;
+}
+
+/** What the new file shall have; `undefined` leaves it to the kernel. */
+export interface IntendedMetadata {
+  readonly mode: number | undefined;
+  readonly owner: Owner | undefined;
+  /** Whether the caller named it: then a failure to set it is an error. */
+  readonly modeRequired: boolean;
+  readonly ownerRequired: boolean;
+}
+
+/** The mode to create a file with whose owner will change: for nobody else to open. */
+export const PRIVATE_MODE = 0o600;
+
+const PERMISSIONS = 0o777;
+const SET_ID = 0o6000;
+const GROUP = 0o070;
+const OTHER = 0o007;
+
+/** What the caller asked for, else what the replaced file has, else the kernel's choice. */
+export function intendedMetadata(
+  host: Host,
+  request: MetadataRequest,
+  existing: FileStatus | undefined,
+): IntendedMetadata {
+  if (host.windows) {
+    return {
+      mode: undefined,
+      owner: undefined,
+      modeRequired: false,
+      ownerRequired: false,
+    };
+  }
+  const kept = request.preserve ? existing : undefined;
+  return {
+    mode: request.mode ?? kept?.mode,
+    owner: request.owner ?? kept,
+    modeRequired: request.mode !== undefined,
+    ownerRequired: request.owner !== undefined,
+  };
+}
+
+/**
+ * The mode to create the file with: already the final one, so that it need not
+ * be changed. Without setuid and setgid, since until the owner is set those
+ * would lend somebody else's rights. A new file gets 0666, from which the
+ * kernel takes the umask.
+ */
+export function creationMode({ mode }: IntendedMetadata): number {
+  return mode === undefined ? 0o666 : mode & PERMISSIONS;
+}
+
+/** Whether the owner must change, and somebody could open the file before it does. */
+export function isExposed(
+  { owner }: IntendedMetadata,
+  created: FileStatus,
+): boolean {
+  return owner !== undefined && !isOwnedBy(created, owner) &&
+    (created.mode & (GROUP | OTHER)) !== 0;
+}
+
+/**
+ * Gives the written file its owner and then its mode, and reports what of the
+ * replaced file could not be kept. The owner comes first, since chown takes
+ * setuid and setgid away.
+ */
+export function* applyMetadata(
+  file: OpenFile,
+  intended: IntendedMetadata,
+  current: FileStatus,
+): Protocol<("mode" | "owner")[]> {
+  const { mode, owner, modeRequired, ownerRequired } = intended;
+  const lost = owner !== undefined && !isOwnedBy(current, owner)
+    ? yield* changeOwner(file, owner, ownerRequired, current)
+    : { user: false, group: false };
+  const notPreserved: ("mode" | "owner")[] = [];
+  if (lost.user || lost.group) notPreserved.push("owner");
+  if (mode === undefined) return notPreserved;
+
+  const wanted = modeRequired ? mode : modeWithout(lost, mode);
+  const actual = wanted === current.mode
+    ? wanted
+    : yield* changeMode(file, wanted, modeRequired);
+  if (actual !== mode) notPreserved.push("mode");
+  return notPreserved;
+}
+
+interface LostOwner {
+  readonly user: boolean;
+  readonly group: boolean;
+}
+
+function* changeOwner(
+  file: OpenFile,
+  { uid, gid }: Owner,
+  required: boolean,
+  current: FileStatus,
+): Protocol<LostOwner> {
+  try {
+    yield* call("fchown", file, uid, gid);
+    return { user: false, group: false };
+  } catch (error) {
+    if (required || !(error instanceof SystemCallError)) throw error;
+  }
+  const user = uid !== current.uid;
+  if (gid === current.gid) return { user, group: false };
+  try {
+    // Any member of the group may do this much.
+    yield* call("fchown", file, undefined, gid);
+    return { user, group: false };
+  } catch (error) {
+    if (!(error instanceof SystemCallError)) throw error;
+    return { user, group: true };
+  }
+}
+
+/**
+ * The mode, less what would give rights to a user or a group that the replaced
+ * file did not give them to: the bits of another group may be no more than
+ * those of everybody.
+ */
+function modeWithout(lost: LostOwner, mode: number): number {
+  const group = mode & GROUP;
+  const everybody = (mode & OTHER) << 3;
+  let left = mode;
+  if (lost.user || lost.group) left &= ~SET_ID;
+  if (lost.group) left = (left & ~GROUP) | (group & everybody);
+  return left;
+}
+
+/** Returns the mode the file has then: the kernel may drop bits without an error. */
+function* changeMode(
+  file: OpenFile,
+  mode: number,
+  required: boolean,
+): Protocol<number> {
+  try {
+    yield* call("fchmod", file, mode);
+  } catch (error) {
+    if (required || !(error instanceof SystemCallError)) throw error;
+  }
+  const actual = (yield* call("fstat", file)).mode;
+  if (required && actual !== mode) {
+    throw new Refusal(
+      "EPERM",
+      `the mode could not be set: asked for 0o${mode.toString(8)}, got 0o${
+        actual.toString(8)
+      }`,
+    );
+  }
+  return actual;
+}
+
+function isOwnedBy(status: FileStatus, { uid, gid }: Owner): boolean {
+  return status.uid === uid && status.gid === gid;
+}

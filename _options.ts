@@ -1,0 +1,343 @@
+/**
+ * The options, their defaults, and their validation. A misspelt option name or
+ * a value of the wrong kind is a `TypeError` before the disk is touched: a
+ * `durabilty: "none"` that is silently ignored is a slow program, a
+ * `durabilty: "full"` a lost file.
+ *
+ * @module
+ */
+
+import { describe } from "./_describe.ts";
+
+/**
+ * What is waited for before a write resolves.
+ *
+ * - `"full"`: the new content survives a power cut (file and directory synced).
+ * - `"ordered"`: after a power cut the old or the new content is there, whole
+ *   (file synced, directory not).
+ * - `"none"`: nothing is synced: atomic for readers and against crashes of the
+ *   process, but not against those of the machine.
+ */
+export type Durability = "full" | "ordered" | "none";
+
+/**
+ * What is done where the path names a symbolic link. Links among the parent
+ * directories are always followed.
+ *
+ * - `"follow"`: the file it points to is replaced, or created where the link
+ *   dangles. In a sticky world-writable directory, as `/tmp` is, only links are
+ *   followed that the caller or the directory's owner made.
+ * - `"replace"`: the link itself is replaced by the file.
+ * - `"reject"`: the write is rejected (code `"ELOOP"`).
+ */
+export type SymlinkPolicy = "follow" | "replace" | "reject";
+
+/** The numeric owner of a file. */
+export interface Owner {
+  /** The user id. */
+  uid: number;
+  /** The group id. */
+  gid: number;
+}
+
+/** The options of every write. */
+export interface WriteOptions {
+  /**
+   * What is waited for before the write resolves.
+   *
+   * @default {"full"}
+   */
+  durability?: Durability | undefined;
+  /**
+   * The permission bits, set exactly, whatever the umask. Without it the file
+   * keeps the bits it had; a new one gets 0666 less the umask. Ignored on
+   * Windows.
+   */
+  mode?: number | undefined;
+  /**
+   * The owner. Rejects where it cannot be set. Without it the file keeps the
+   * owner it had, as far as the process may set it. Ignored on Windows.
+   */
+  owner?: Owner | undefined;
+  /**
+   * Whether a file that is replaced keeps its mode and its owner. What could
+   * not be kept is in {@linkcode WriteReceipt.notPreserved}.
+   *
+   * @default {true}
+   */
+  preserve?: boolean | undefined;
+  /**
+   * What is done where the path names a symbolic link.
+   *
+   * @default {"follow"}
+   */
+  symlinks?: SymlinkPolicy | undefined;
+  /**
+   * Whether missing parent directories are made, durably with
+   * `durability: "full"`.
+   *
+   * @default {true}
+   */
+  parents?: boolean | undefined;
+  /**
+   * Whether the file must be new: where it exists, the write rejects with an
+   * `AlreadyExistsError`. Of several such writers exactly one succeeds.
+   *
+   * @default {false}
+   */
+  createNew?: boolean | undefined;
+  /**
+   * For how many milliseconds to retry what is transient: no free file
+   * descriptor, and on Windows a file that another process has open.
+   *
+   * @default {1000}
+   */
+  retryMs?: number | undefined;
+  /**
+   * Aborts the write: until the new content is in place it rejects with the
+   * signal's reason, the target untouched; from then on it is ignored.
+   */
+  signal?: AbortSignal | undefined;
+}
+
+/** The options of a write of text. */
+export interface TextWriteOptions extends WriteOptions {
+  /**
+   * Whether a newline is added to text that does not end in one. Empty text
+   * stays empty.
+   *
+   * @default {true}
+   */
+  trailingNewline?: boolean | undefined;
+}
+
+/** The options of a write of JSON. */
+export interface JsonWriteOptions extends TextWriteOptions {
+  /**
+   * The third argument of `JSON.stringify`: spaces for each level, or a string.
+   *
+   * @default {2}
+   */
+  indent?: number | string | undefined;
+  /** The second argument of `JSON.stringify`: a function, or the keys to keep. */
+  replacer?: JsonReplacer | readonly (string | number)[] | undefined;
+  /**
+   * Whether the keys of objects are sorted by UTF-16 code units, so that equal
+   * values give equal files. Integer keys come first, as they do in every
+   * JavaScript object.
+   *
+   * @default {false}
+   */
+  sortKeys?: boolean | undefined;
+  /**
+   * What to do with a value that JSON would silently change: `NaN`,
+   * `Infinity`, `-0`, `undefined`, functions, symbols, holes in arrays,
+   * properties with a symbol as key, and objects that come back as something
+   * else: `Map`, `Set`, typed arrays, instances of classes. `"error"` rejects
+   * with a `SerializationError` that names the place. What has a `toJSON` method
+   * is judged by what that returns.
+   *
+   * @default {"allow"}
+   */
+  onLossy?: "allow" | "error" | undefined;
+}
+
+/** The function form of the second argument of `JSON.stringify`. */
+export type JsonReplacer = (
+  this: unknown,
+  key: string,
+  value: unknown,
+) => unknown;
+
+/** The options of every read. */
+export interface ReadOptions {
+  /** Rejects a file of more bytes (code `"TOO_LARGE"`) before memory is set aside for it. */
+  maxBytes?: number | undefined;
+  /**
+   * For how many milliseconds to retry what is transient: no free file
+   * descriptor, and on Windows a file that another process has open.
+   *
+   * @default {1000}
+   */
+  retryMs?: number | undefined;
+  /** Aborts the read, which rejects with the signal's reason. */
+  signal?: AbortSignal | undefined;
+}
+
+/** The option of a read that may find no file. */
+export interface FallbackOption<T> {
+  /** The result where the file does not exist; without it that is a `NotFoundError`. */
+  fallback?: T | undefined;
+}
+
+/** The options of a read of JSON. */
+export interface JsonReadOptions extends ReadOptions {
+  /** The second argument of `JSON.parse`. */
+  reviver?: JsonReviver | undefined;
+}
+
+/** The second argument of `JSON.parse`. */
+export type JsonReviver = (
+  this: unknown,
+  key: string,
+  value: unknown,
+) => unknown;
+
+/** What a write did. */
+export interface WriteReceipt {
+  /** The file written: absolute, symbolic links resolved. */
+  readonly path: string;
+  /** Its size in bytes. */
+  readonly bytes: number;
+  /** Whether the file's content was synced to the device. */
+  readonly fileSynced: boolean;
+  /** Whether the directory was synced, and with it the new content's place in it. */
+  readonly directorySynced: boolean;
+  /** Whether nothing had that name before. */
+  readonly created: boolean;
+  /** Whether a newer write took this one's place: the other fields are that write's. */
+  readonly superseded: boolean;
+  /**
+   * What the replaced file had and the new one has not: its permission bits,
+   * its owner, its other hard links. Access control lists, extended attributes
+   * and capabilities are never preserved, and not looked for.
+   */
+  readonly notPreserved: readonly ("mode" | "owner" | "links")[];
+}
+
+/** What is wrong with a value, as the words behind "must be". */
+type Check = (value: unknown) => string | undefined;
+
+function oneOf(...words: readonly string[]): Check {
+  const expected = words.map((word) => JSON.stringify(word)).join(" or ");
+  return (value) =>
+    typeof value === "string" && words.includes(value) ? undefined : expected;
+}
+
+function integer(from: number, to: number, expected: string): Check {
+  return (value) =>
+    typeof value === "number" && Number.isInteger(value) && value >= from &&
+      value <= to
+      ? undefined
+      : expected;
+}
+
+const boolean: Check = (value) =>
+  typeof value === "boolean" ? undefined : "a boolean";
+const callback: Check = (value) =>
+  typeof value === "function" ? undefined : "a function";
+// By shape: in a test runner's realm AbortSignal may be another class.
+const signal: Check = (value) =>
+  typeof value === "object" && value !== null && "aborted" in value &&
+    "reason" in value
+    ? undefined
+    : "an AbortSignal";
+const id = integer(0, 2 ** 32 - 2, "");
+const owner: Check = (value) =>
+  typeof value === "object" && value !== null && "uid" in value &&
+    "gid" in value && id(value.uid) === undefined && id(value.gid) === undefined
+    ? undefined
+    : "{ uid, gid } with both ids integers from 0 to 4294967294";
+// Anything but white space would write what no JSON parser reads.
+const indent: Check = (value) =>
+  (typeof value === "string" && /^[ \t\n\r]{0,10}$/.test(value)) ||
+    integer(0, 10, "")(value) === undefined
+    ? undefined
+    : "an integer from 0 to 10, or a string of at most 10 white-space characters";
+const replacer: Check = (value) =>
+  typeof value === "function" || (Array.isArray(value) &&
+      value.every((key) => typeof key === "string" || typeof key === "number"))
+    ? undefined
+    : "a function, or an array of strings and numbers";
+const milliseconds: Check = (value) =>
+  typeof value === "number" && value >= 0
+    ? undefined
+    : "a number of at least 0";
+
+const WRITE_CHECKS = {
+  durability: oneOf("full", "ordered", "none"),
+  mode: integer(0, 0o7777, "an integer from 0 to 0o7777"),
+  owner,
+  preserve: boolean,
+  symlinks: oneOf("follow", "replace", "reject"),
+  parents: boolean,
+  createNew: boolean,
+  retryMs: milliseconds,
+  signal,
+} satisfies Record<keyof WriteOptions, Check>;
+
+const TEXT_WRITE_CHECKS = {
+  ...WRITE_CHECKS,
+  trailingNewline: boolean,
+} satisfies Record<keyof TextWriteOptions, Check>;
+
+const JSON_WRITE_CHECKS = {
+  ...TEXT_WRITE_CHECKS,
+  indent,
+  replacer,
+  sortKeys: boolean,
+  onLossy: oneOf("allow", "error"),
+} satisfies Record<keyof JsonWriteOptions, Check>;
+
+const READ_CHECKS = {
+  maxBytes: integer(0, Number.MAX_SAFE_INTEGER, "an integer of at least 0"),
+  retryMs: milliseconds,
+  signal,
+} satisfies Record<keyof ReadOptions, Check>;
+
+const JSON_READ_CHECKS = {
+  ...READ_CHECKS,
+  reviver: callback,
+} satisfies Record<keyof JsonReadOptions, Check>;
+
+/** A kind of function, by the options it knows. */
+export type OptionKind =
+  | "write"
+  | "textWrite"
+  | "jsonWrite"
+  | "read"
+  | "jsonRead"
+  | "defaults";
+
+const fallback: Check = () => undefined;
+
+const CHECKS: Readonly<Record<OptionKind, Readonly<Record<string, Check>>>> = {
+  write: WRITE_CHECKS,
+  textWrite: TEXT_WRITE_CHECKS,
+  jsonWrite: JSON_WRITE_CHECKS,
+  read: { ...READ_CHECKS, fallback },
+  jsonRead: { ...JSON_READ_CHECKS, fallback },
+  defaults: { ...JSON_WRITE_CHECKS, ...JSON_READ_CHECKS },
+};
+
+/** Whether this kind of function knows an option of that name. */
+export function knowsOption(kind: OptionKind, name: string): boolean {
+  return Object.hasOwn(CHECKS[kind], name);
+}
+
+/** Throws a `TypeError` unless every option is known to this kind of function and has a fitting value. */
+export function checkOptions(kind: OptionKind, options: unknown): void {
+  if (options === undefined) return;
+  if (typeof options !== "object" || options === null) {
+    throw new TypeError(
+      `Options must be an object: received ${describe(options)}`,
+    );
+  }
+  const checks = CHECKS[kind];
+  for (const [name, value] of Object.entries(options)) {
+    if (!knowsOption(kind, name)) {
+      throw new TypeError(
+        `Unknown option "${name}": the options here are ${
+          Object.keys(checks).join(", ")
+        }`,
+      );
+    }
+    if (value === undefined) continue;
+    const expected = checks[name]?.(value);
+    if (expected !== undefined) {
+      throw new TypeError(
+        `Option "${name}" must be ${expected}: received ${describe(value)}`,
+      );
+    }
+  }
+}

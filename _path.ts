@@ -1,0 +1,112 @@
+/**
+ * Paths as the kernel sees them: made absolute, split at the last separator,
+ * never normalized, since `a/../b` is not `b` where `a` is a symbolic link.
+ *
+ * @module
+ */
+
+import { describe } from "./_describe.ts";
+import type { Host } from "./_runtime/port.ts";
+
+/** Makes a path that the caller gave absolute, or throws a `TypeError` that says what is wrong with it. */
+export function absolutePath(host: Host, path: string | URL): string {
+  const text = path instanceof URL ? fromFileUrl(host, path) : path;
+  if (typeof text !== "string") {
+    throw new TypeError(
+      `Path must be a string or a file URL: received ${describe(text)}`,
+    );
+  }
+  if (text === "") {
+    throw new TypeError('Path must not be empty: received ""');
+  }
+  if (text.includes("\0")) {
+    throw new TypeError(
+      `Path must not contain a NUL character: received ${JSON.stringify(text)}`,
+    );
+  }
+  if (!text.isWellFormed()) {
+    throw new TypeError(
+      `Path must be well-formed UTF-16, or another file would be written: received ${
+        JSON.stringify(text)
+      }`,
+    );
+  }
+  if (isSeparator(host, text.at(-1))) {
+    throw new TypeError(
+      `Path must name a file, not a directory: received ${
+        JSON.stringify(text)
+      }, which ends in a separator`,
+    );
+  }
+  return isAbsolute(host, text) ? text : joinPath(host, host.cwd(), text);
+}
+
+/** The directory part of an absolute path. */
+export function directoryOf(host: Host, path: string): string {
+  const end = lastSeparator(host, path);
+  // Keep the separator of a root: "/f" is in "/", "C:\f" in "C:\".
+  const root = host.windows ? 3 : 1;
+  return path.slice(0, Math.max(end, root));
+}
+
+/** The part of a path behind its last separator. */
+export function nameOf(host: Host, path: string): string {
+  return path.slice(lastSeparator(host, path) + 1);
+}
+
+/** The path of `name`, itself absolute or relative to `directory`. */
+export function joinPath(host: Host, directory: string, name: string): string {
+  if (isAbsolute(host, name)) return name;
+  if (isSeparator(host, directory.at(-1))) return directory + name;
+  return directory + (host.windows ? "\\" : "/") + name;
+}
+
+function isAbsolute(host: Host, path: string): boolean {
+  return host.windows ? /^(?:[a-z]:)?[\\/]/i.test(path) : path.startsWith("/");
+}
+
+function isSeparator(host: Host, character: string | undefined): boolean {
+  return character === "/" || (host.windows && character === "\\");
+}
+
+function lastSeparator(host: Host, path: string): number {
+  const slash = path.lastIndexOf("/");
+  return host.windows ? Math.max(slash, path.lastIndexOf("\\")) : slash;
+}
+
+function fromFileUrl(host: Host, url: URL): string {
+  if (url.protocol !== "file:") {
+    throw new TypeError(
+      `Path must be a file URL: received ${JSON.stringify(url.href)}`,
+    );
+  }
+  if (
+    /%2f/i.test(url.pathname) || (host.windows && /%5c/i.test(url.pathname))
+  ) {
+    throw new TypeError(
+      `File URL must not contain an encoded separator: received ${
+        JSON.stringify(url.href)
+      }`,
+    );
+  }
+  if (url.hostname !== "" && !host.windows) {
+    throw new TypeError(
+      `File URL must not name a host: received ${JSON.stringify(url.href)}`,
+    );
+  }
+  const path = decodePath(url);
+  if (!host.windows) return path;
+  const local = path.replace(/^\/(?=[a-z]:)/i, "").replaceAll("/", "\\");
+  return url.hostname === "" ? local : `\\\\${url.hostname}${local}`;
+}
+
+function decodePath(url: URL): string {
+  try {
+    return decodeURIComponent(url.pathname);
+  } catch (cause) {
+    throw new TypeError(
+      `File URL must be encoded as UTF-8: received ${JSON.stringify(url.href)}`,
+      { cause },
+    );
+  }
+}

@@ -1,0 +1,158 @@
+/**
+ * A read of a whole file. One open, so one version: a rename that comes later
+ * does not change what the handle reads.
+ *
+ * @module
+ */
+
+import { runAsync, runSync } from "./_drive.ts";
+import { type Attempt, explain } from "./_failure.ts";
+import {
+  checkOptions,
+  type FallbackOption,
+  type OptionKind,
+  type ReadOptions,
+} from "./_options.ts";
+import { absolutePath } from "./_path.ts";
+import {
+  blockingCall,
+  call,
+  failedWith,
+  type Protocol,
+  Refusal,
+} from "./_protocol.ts";
+import { retrying } from "./_retry.ts";
+import { currentPort } from "./_runtime/current.ts";
+import type { OpenFile, Port } from "./_runtime/port.ts";
+
+/** A read that is ready for its first system call. */
+export interface WholeRead<T> {
+  readonly port: Port;
+  readonly attempt: Attempt;
+  readonly request: ReadRequest;
+  readonly options: FallbackOption<T>;
+  readonly decode: (bytes: Uint8Array<ArrayBuffer>, attempt: Attempt) => T;
+}
+
+/** A read, with every option decided. */
+export interface ReadRequest {
+  readonly maxBytes: number;
+  readonly retryMs: number;
+  readonly signal: AbortSignal | undefined;
+}
+
+/** Checks the arguments, before the disk is touched. */
+export function prepareRead<T>(
+  operation: string,
+  kind: OptionKind,
+  path: string | URL,
+  options: ReadOptions & FallbackOption<T>,
+  decode: WholeRead<T>["decode"],
+): WholeRead<T> {
+  checkOptions(kind, options);
+  const port = currentPort();
+  return {
+    port,
+    attempt: { operation, access: "read", path: absolutePath(port, path) },
+    request: {
+      maxBytes: options.maxBytes ?? Infinity,
+      retryMs: options.retryMs ?? 1000,
+      signal: options.signal,
+    },
+    options,
+    decode,
+  };
+}
+
+/** Performs a prepared read. */
+export async function read<T>(prepared: WholeRead<T>): Promise<T> {
+  const { port, attempt, request, decode } = prepared;
+  let bytes: Uint8Array<ArrayBuffer>;
+  try {
+    bytes = await runAsync(port, readWhole(port, attempt.path, request));
+  } catch (error) {
+    return recover(prepared, error);
+  }
+  return decode(bytes, attempt);
+}
+
+/** Performs a prepared read, blocking. */
+export function readSync<T>(prepared: WholeRead<T>): T {
+  const { port, attempt, request, decode } = prepared;
+  let bytes: Uint8Array<ArrayBuffer>;
+  try {
+    bytes = runSync(port, readWhole(port, attempt.path, request));
+  } catch (error) {
+    return recover(prepared, error);
+  }
+  return decode(bytes, attempt);
+}
+
+/** The fallback for a missing file, where the caller gave one. */
+function recover<T>(
+  { port, attempt, options }: WholeRead<T>,
+  error: unknown,
+): T {
+  if (failedWith(error, "ENOENT") && Object.hasOwn(options, "fallback")) {
+    return options.fallback as T;
+  }
+  throw explain(port, attempt, error);
+}
+
+/** Reads the file at `path` to its end. */
+export function* readWhole(
+  port: Port,
+  path: string,
+  request: ReadRequest,
+): Protocol<Uint8Array<ArrayBuffer>> {
+  request.signal?.throwIfAborted();
+  const file = yield* retrying(port, request, () => call("open", path));
+  try {
+    const { kind, size } = yield* call("fstat", file);
+    if (kind === "directory") {
+      throw new Refusal("EISDIR", "it is a directory: name a file inside it");
+    }
+    refuseLarger(size, request.maxBytes);
+    return yield* readToEnd(file, size, request);
+  } finally {
+    yield* call("close", file);
+  }
+}
+
+/** Does not trust `size`: a pipe and a file in /proc report 0, and a file that is written in place grows. */
+function* readToEnd(
+  file: OpenFile,
+  size: number,
+  { maxBytes, signal }: ReadRequest,
+): Protocol<Uint8Array<ArrayBuffer>> {
+  // One byte more, so that the last read can tell the end without growing.
+  let buffer = new Uint8Array(size + 1);
+  let length = 0;
+  for (;;) {
+    signal?.throwIfAborted();
+    const room = buffer.subarray(length, length + LARGEST_READ);
+    // The content may have to come from the disk, however small it is.
+    const count = yield* blockingCall("read", file, room);
+    if (count === 0) return buffer.subarray(0, length);
+    length += count;
+    refuseLarger(length, maxBytes);
+    if (length === buffer.length) {
+      const larger = new Uint8Array(Math.max(2 * length, SMALLEST_GROWTH));
+      larger.set(buffer);
+      buffer = larger;
+    }
+  }
+}
+
+/** Bounds the time of one call, so that an abort is soon seen. */
+const LARGEST_READ = 16 * 1024 * 1024;
+const SMALLEST_GROWTH = 64 * 1024;
+
+function refuseLarger(size: number, maxBytes: number): void {
+  if (size > maxBytes) {
+    throw new Refusal(
+      "TOO_LARGE",
+      `it has ${size} bytes or more, and maxBytes allows ${maxBytes}`,
+    );
+  }
+}

@@ -1,0 +1,120 @@
+/**
+ * The port on Deno: `Deno.*` only. Neither `node:` modules nor
+ * `globalThis.process` are touched, since either doubles Deno's start-up time.
+ *
+ * @module
+ */
+
+import {
+  type AsyncSystemCalls,
+  type FileStatus,
+  NOT_CAPABLE,
+  type OpenFile,
+  type Port,
+  type SystemCalls,
+} from "./port.ts";
+
+class DenoFile implements OpenFile {
+  readonly path: string;
+  readonly handle: Deno.FsFile;
+
+  constructor(path: string, handle: Deno.FsFile) {
+    this.path = path;
+    this.handle = handle;
+  }
+}
+
+function handle(file: OpenFile): Deno.FsFile {
+  return (file as DenoFile).handle;
+}
+
+function status(info: Deno.FileInfo): FileStatus {
+  return {
+    kind: info.isFile
+      ? "file"
+      : info.isDirectory
+      ? "directory"
+      : info.isSymlink
+      ? "symlink"
+      : "other",
+    size: info.size,
+    mode: (info.mode ?? 0) & 0o7777,
+    uid: info.uid ?? 0,
+    gid: info.gid ?? 0,
+    nlink: info.nlink ?? 1,
+  };
+}
+
+const sync: SystemCalls = {
+  create: (path, mode) =>
+    new DenoFile(
+      path,
+      Deno.openSync(path, { write: true, createNew: true, mode }),
+    ),
+  open: (path) => new DenoFile(path, Deno.openSync(path)),
+  read: (file, into) => handle(file).readSync(into) ?? 0,
+  write: (file, bytes) => handle(file).writeSync(bytes),
+  fstat: (file) => status(handle(file).statSync()),
+  fchmod: (file, mode) => Deno.chmodSync(file.path, mode),
+  fchown: (file, uid, gid) => Deno.chownSync(file.path, uid ?? null, gid),
+  fsync: (file) => handle(file).syncSync(),
+  close: (file) => handle(file).close(),
+  lstat: (path) => status(Deno.lstatSync(path)),
+  readlink: (path) => Deno.readLinkSync(path),
+  realpath: (path) => Deno.realPathSync(path),
+  mkdir: (path) => Deno.mkdirSync(path),
+  link: (from, to) => Deno.linkSync(from, to),
+  rename: (from, to) => Deno.renameSync(from, to),
+  unlink: (path) => Deno.removeSync(path),
+  sleep: (ms) =>
+    void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms),
+};
+
+const async: AsyncSystemCalls = {
+  create: async (path, mode) =>
+    new DenoFile(
+      path,
+      await Deno.open(path, { write: true, createNew: true, mode }),
+    ),
+  open: async (path) => new DenoFile(path, await Deno.open(path)),
+  read: async (file, into) => await handle(file).read(into) ?? 0,
+  write: (file, bytes) => handle(file).write(bytes),
+  fstat: async (file) => status(await handle(file).stat()),
+  fchmod: (file, mode) => Deno.chmod(file.path, mode),
+  fchown: (file, uid, gid) => Deno.chown(file.path, uid ?? null, gid),
+  fsync: (file) => handle(file).sync(),
+  close: (file) => Promise.resolve(handle(file).close()),
+  lstat: async (path) => status(await Deno.lstat(path)),
+  readlink: (path) => Deno.readLink(path),
+  realpath: (path) => Deno.realPath(path),
+  mkdir: (path) => Deno.mkdir(path),
+  link: (from, to) => Deno.link(from, to),
+  rename: (from, to) => Deno.rename(from, to),
+  unlink: (path) => Deno.remove(path),
+  sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
+};
+
+/** Makes the port. Nothing is read, hooked or asked for until it is used. */
+export function denoPort(): Port {
+  return {
+    sync,
+    async,
+    windows: Deno.build.os === "windows",
+    pid: Deno.pid,
+    cwd: () => Deno.cwd(),
+    randomUUID: () => crypto.randomUUID(),
+    now: () => performance.now(),
+    permits: (access, path) =>
+      Deno.permissions.querySync({ name: access, path }).state === "granted",
+    onExit: (callback) =>
+      (globalThis as typeof globalThis & EventTarget)
+        .addEventListener("unload", callback, { once: true }),
+    errorCode(error) {
+      if (error instanceof Deno.errors.NotCapable) return NOT_CAPABLE;
+      return error instanceof Error && "code" in error &&
+          typeof error.code === "string"
+        ? error.code
+        : undefined;
+    },
+  };
+}

@@ -1,0 +1,127 @@
+/**
+ * The port on Node and Bun: `node:fs`, reached through
+ * `process.getBuiltinModule`, so that no runtime sees a `node:` import and
+ * importing this file on Deno touches nothing.
+ *
+ * @module
+ */
+
+import type { Stats } from "node:fs";
+import type {
+  AsyncSystemCalls,
+  FileStatus,
+  OpenFile,
+  Port,
+  SystemCalls,
+} from "./port.ts";
+
+class NodeFile implements OpenFile {
+  readonly path: string;
+  readonly fd: number;
+
+  constructor(path: string, fd: number) {
+    this.path = path;
+    this.fd = fd;
+  }
+}
+
+function fd(file: OpenFile): number {
+  return (file as NodeFile).fd;
+}
+
+function status(stats: Stats): FileStatus {
+  return {
+    kind: stats.isFile()
+      ? "file"
+      : stats.isDirectory()
+      ? "directory"
+      : stats.isSymbolicLink()
+      ? "symlink"
+      : "other",
+    size: stats.size,
+    mode: stats.mode & 0o7777,
+    uid: stats.uid,
+    gid: stats.gid,
+    nlink: stats.nlink,
+  };
+}
+
+/** Makes the port. Nothing is hooked until {@linkcode Port.onExit} is called. */
+export function nodePort(): Port {
+  const { process } = globalThis;
+  const fs = process.getBuiltinModule("node:fs");
+  const { promisify } = process.getBuiltinModule("node:util");
+
+  const sync: SystemCalls = {
+    create: (path, mode) => new NodeFile(path, fs.openSync(path, "wx", mode)),
+    open: (path) => new NodeFile(path, fs.openSync(path, "r")),
+    read: (file, into) => fs.readSync(fd(file), into),
+    write: (file, bytes) => fs.writeSync(fd(file), bytes),
+    fstat: (file) => status(fs.fstatSync(fd(file))),
+    fchmod: (file, mode) => fs.fchmodSync(fd(file), mode),
+    fchown: (file, uid, gid) => fs.fchownSync(fd(file), uid ?? -1, gid),
+    fsync: (file) => fs.fsyncSync(fd(file)),
+    close: (file) => fs.closeSync(fd(file)),
+    lstat: (path) => status(fs.lstatSync(path)),
+    readlink: (path) => fs.readlinkSync(path),
+    // The plain form walks the path in JavaScript, one lstat for each part.
+    realpath: (path) => fs.realpathSync.native(path),
+    mkdir: (path) => fs.mkdirSync(path),
+    link: (from, to) => fs.linkSync(from, to),
+    rename: (from, to) => fs.renameSync(from, to),
+    unlink: (path) => fs.unlinkSync(path),
+    sleep: (ms) =>
+      void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms),
+  };
+
+  const open = promisify(fs.open);
+  const read = promisify(fs.read);
+  const write = promisify(fs.write);
+  const fstat = promisify(fs.fstat);
+  const fchmod = promisify(fs.fchmod);
+  const fchown = promisify(fs.fchown);
+  const fsync = promisify(fs.fsync);
+  const close = promisify(fs.close);
+  const { lstat, readlink, mkdir, link, rename, unlink } = fs.promises;
+  const realpath = promisify(fs.realpath.native);
+
+  const async: AsyncSystemCalls = {
+    create: async (path, mode) =>
+      new NodeFile(path, await open(path, "wx", mode)),
+    open: async (path) => new NodeFile(path, await open(path, "r")),
+    read: async (file, into) =>
+      (await read(fd(file), into, 0, into.length, null)).bytesRead,
+    write: async (file, bytes) =>
+      (await write(fd(file), bytes, 0, bytes.length, null)).bytesWritten,
+    fstat: async (file) => status(await fstat(fd(file))),
+    fchmod: (file, mode) => fchmod(fd(file), mode),
+    fchown: (file, uid, gid) => fchown(fd(file), uid ?? -1, gid),
+    fsync: (file) => fsync(fd(file)),
+    close: (file) => close(fd(file)),
+    lstat: async (path) => status(await lstat(path)),
+    readlink: (path) => readlink(path),
+    realpath: (path) => realpath(path),
+    mkdir: (path) => mkdir(path).then(() => {}),
+    link: (from, to) => link(from, to),
+    rename: (from, to) => rename(from, to),
+    unlink: (path) => unlink(path),
+    sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
+  };
+
+  return {
+    sync,
+    async,
+    windows: process.platform === "win32",
+    pid: process.pid,
+    cwd: () => process.cwd(),
+    randomUUID: () => crypto.randomUUID(),
+    now: () => performance.now(),
+    permits: () => true,
+    onExit: (callback) => void process.once("exit", callback),
+    errorCode: (error) =>
+      error instanceof Error && "code" in error &&
+        typeof error.code === "string"
+        ? error.code
+        : undefined,
+  };
+}

@@ -1,0 +1,88 @@
+/**
+ * The port: everything the protocol asks of a runtime.
+ *
+ * {@linkcode SystemCalls} has one member per system call, named as the kernel
+ * names it, and each call does one thing once: no retry, no loop over short
+ * counts, no cleanup. Those belong to the protocol, where they are tested once
+ * for every runtime. The port knows no protocol; the protocol knows no runtime.
+ *
+ * @module
+ */
+
+/** An open file or directory. Only the port that opened it looks inside. */
+export interface OpenFile {
+  /** The path it was opened by; Deno can change mode and owner only by path. */
+  readonly path: string;
+}
+
+/** What `lstat` and `fstat` report. */
+export interface FileStatus {
+  readonly kind: "file" | "directory" | "symlink" | "other";
+  readonly size: number;
+  /** The permission bits with setuid, setgid and sticky (`0o7777`). */
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+  readonly nlink: number;
+}
+
+/** The system calls, each in the form that blocks. */
+export interface SystemCalls {
+  /** `O_WRONLY | O_CREAT | O_EXCL`: fails with EEXIST on anything there, a dangling link included. */
+  create(path: string, mode: number): OpenFile;
+  /** `O_RDONLY`, of a file or a directory. */
+  open(path: string): OpenFile;
+  /** Reads once at the handle's offset; 0 at the end. */
+  read(file: OpenFile, into: Uint8Array): number;
+  /** Writes once at the handle's offset; may take fewer bytes than given. */
+  write(file: OpenFile, bytes: Uint8Array): number;
+  fstat(file: OpenFile): FileStatus;
+  fchmod(file: OpenFile, mode: number): void;
+  /** `undefined` leaves that id as it is. */
+  fchown(file: OpenFile, uid: number | undefined, gid: number): void;
+  fsync(file: OpenFile): void;
+  close(file: OpenFile): void;
+  lstat(path: string): FileStatus;
+  readlink(path: string): string;
+  realpath(path: string): string;
+  /** Mode 0777, less the umask. */
+  mkdir(path: string): void;
+  link(from: string, to: string): void;
+  rename(from: string, to: string): void;
+  unlink(path: string): void;
+  /** Milliseconds. */
+  sleep(ms: number): void;
+}
+
+/** The same calls, each off the event loop's thread. */
+export type AsyncSystemCalls = {
+  readonly [Name in keyof SystemCalls]: (
+    ...args: Parameters<SystemCalls[Name]>
+  ) => Promise<ReturnType<SystemCalls[Name]>>;
+};
+
+/** What the protocol needs to know of the process, and can ask without I/O. */
+export interface Host {
+  /** Path syntax, no owners, no modes, no directory handles. */
+  readonly windows: boolean;
+  readonly pid: number;
+  cwd(): string;
+  randomUUID(): string;
+  /** Monotonic milliseconds. */
+  now(): number;
+  /** `false` where the runtime's own sandbox refuses this access below this path. */
+  permits(access: "read" | "write", path: string): boolean;
+  /** Calls back once when the process or the worker exits normally. */
+  onExit(callback: () => void): void;
+}
+
+/** One runtime. */
+export interface Port extends Host {
+  readonly sync: SystemCalls;
+  readonly async: AsyncSystemCalls;
+  /** The errno name a system call failed with; {@linkcode NOT_CAPABLE} for the sandbox. */
+  errorCode(error: unknown): string | undefined;
+}
+
+/** The code of a call that Deno's permissions refused: the kernel never saw it. */
+export const NOT_CAPABLE = "NotCapable";

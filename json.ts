@@ -1,0 +1,206 @@
+/**
+ * JSON documents, written and read whole.
+ *
+ * @example Writing a value, and reading it back
+ * ```ts
+ * import { readJson, writeJsonAtomic } from "@aj/atomic/json";
+ * import assert from "node:assert/strict";
+ *
+ * const path = `${await Deno.makeTempDir()}/config.json`;
+ * await writeJsonAtomic(path, { port: 8080 });
+ * assert.deepEqual(await readJson(path), { port: 8080 });
+ * ```
+ *
+ * @module
+ */
+
+import { parseJson, stringifyJson } from "./_json_text.ts";
+import type {
+  FallbackOption,
+  JsonReadOptions,
+  JsonWriteOptions,
+  WriteReceipt,
+} from "./_options.ts";
+import { prepareRead, read, readSync, type WholeRead } from "./_read.ts";
+import { decodeText, encodeText } from "./_utf8.ts";
+import { prepareWrite, type WholeWrite, write, writeSync } from "./_write.ts";
+
+export type {
+  Durability,
+  FallbackOption,
+  JsonReadOptions,
+  JsonReplacer,
+  JsonReviver,
+  JsonWriteOptions,
+  Owner,
+  ReadOptions,
+  SymlinkPolicy,
+  TextWriteOptions,
+  WriteOptions,
+  WriteReceipt,
+} from "./_options.ts";
+
+/**
+ * Replaces the content of a file by the JSON text of `value`, or makes the
+ * file. Whoever opens it finds the old content or the new, never a part; once
+ * the promise has resolved, the new content survives a power cut.
+ *
+ * The value is serialized before the function returns, so it may be changed
+ * right after the call.
+ *
+ * On Deno it requires `--allow-read` and `--allow-write` for the directory of
+ * the file, where the new content is staged.
+ *
+ * @param path The file: a path or a `file:` URL.
+ * @param value What `JSON.stringify` accepts.
+ * @param options How to write it.
+ * @returns What was written, and how durably.
+ * @throws {TypeError} If the path or an option is malformed.
+ * @throws {SerializationError} If the value has no JSON form: `undefined`, a
+ * function, a BigInt, a cycle. The message names the place, as in `$.a.b[3]`.
+ * @throws {PermissionScopeError} If Deno's permissions do not cover the directory.
+ * @throws {AlreadyExistsError} If the file exists and `createNew` is set.
+ * @throws {NoSpaceError} If the disk is full. The old content is intact.
+ * @throws {DurabilityError} If the new content is in place, but may not survive a power cut.
+ * @throws {AtomicError} If anything else fails.
+ *
+ * @example Usage
+ * ```ts
+ * import { writeJsonAtomic } from "@aj/atomic/json";
+ *
+ * const path = `${await Deno.makeTempDir()}/config.json`;
+ * await writeJsonAtomic(path, { port: 8080, host: "localhost" }, {
+ *   sortKeys: true,
+ * });
+ * ```
+ */
+export async function writeJsonAtomic(
+  path: string | URL,
+  value: unknown,
+  options: JsonWriteOptions = {},
+): Promise<WriteReceipt> {
+  return await write(prepare("writeJsonAtomic", path, value, options));
+}
+
+/**
+ * The synchronous form of {@linkcode writeJsonAtomic}: it returns once the new
+ * content survives a power cut, and blocks until then.
+ *
+ * On Deno it requires `--allow-read` and `--allow-write` for the directory of
+ * the file, where the new content is staged.
+ *
+ * @param path The file: a path or a `file:` URL.
+ * @param value What `JSON.stringify` accepts.
+ * @param options How to write it.
+ * @returns What was written, and how durably.
+ * @throws {TypeError} If the path or an option is malformed.
+ * @throws {SerializationError} If the value has no JSON form.
+ * @throws {AtomicError} If the write fails, as {@linkcode writeJsonAtomic} does.
+ *
+ * @example Usage
+ * ```ts
+ * import { writeJsonAtomicSync } from "@aj/atomic/json";
+ *
+ * writeJsonAtomicSync(`${Deno.makeTempDirSync()}/config.json`, { port: 8080 });
+ * ```
+ */
+export function writeJsonAtomicSync(
+  path: string | URL,
+  value: unknown,
+  options: JsonWriteOptions = {},
+): WriteReceipt {
+  return writeSync(prepare("writeJsonAtomicSync", path, value, options));
+}
+
+/**
+ * Reads a whole file as JSON: one version of it, whatever replaces it
+ * meanwhile. A byte order mark is skipped.
+ *
+ * On Deno it requires `--allow-read` for the file.
+ *
+ * @typeParam T The type the caller knows the value to have. It is not checked.
+ * @param path The file: a path or a `file:` URL.
+ * @param options How to read it.
+ * @returns The value.
+ * @throws {TypeError} If an argument or an option is malformed.
+ * @throws {NotFoundError} If the file does not exist and there is no `fallback`.
+ * @throws {ParseError} If the file is not JSON in UTF-8, with the line, the
+ * column and the byte offset where it stops being so.
+ * @throws {PermissionScopeError} If Deno's permissions do not cover the file.
+ * @throws {AtomicError} If anything else fails.
+ *
+ * @example Usage
+ * ```ts
+ * import { readJson } from "@aj/atomic/json";
+ * import assert from "node:assert/strict";
+ *
+ * const path = `${await Deno.makeTempDir()}/missing.json`;
+ * const { port } = await readJson<{ port: number }>(path, {
+ *   fallback: { port: 8080 },
+ * });
+ * assert.equal(port, 8080);
+ * ```
+ */
+export async function readJson<T = unknown>(
+  path: string | URL,
+  options: JsonReadOptions & FallbackOption<T> = {},
+): Promise<T> {
+  return await read(prepareJsonRead("readJson", path, options));
+}
+
+/**
+ * The synchronous form of {@linkcode readJson}.
+ *
+ * On Deno it requires `--allow-read` for the file.
+ *
+ * @typeParam T The type the caller knows the value to have. It is not checked.
+ * @param path The file: a path or a `file:` URL.
+ * @param options How to read it.
+ * @returns The value.
+ * @throws {TypeError} If an argument or an option is malformed.
+ * @throws {NotFoundError} If the file does not exist and there is no `fallback`.
+ * @throws {ParseError} If the file is not JSON in UTF-8.
+ * @throws {AtomicError} If the read fails, as {@linkcode readJson} does.
+ *
+ * @example Usage
+ * ```ts
+ * import { readJsonSync } from "@aj/atomic/json";
+ *
+ * const path = `${Deno.makeTempDirSync()}/missing.json`;
+ * readJsonSync(path, { fallback: {} });
+ * ```
+ */
+export function readJsonSync<T = unknown>(
+  path: string | URL,
+  options: JsonReadOptions & FallbackOption<T> = {},
+): T {
+  return readSync(prepareJsonRead("readJsonSync", path, options));
+}
+
+function prepare(
+  operation: string,
+  path: string | URL,
+  value: unknown,
+  options: JsonWriteOptions,
+): WholeWrite {
+  return prepareWrite(operation, "jsonWrite", path, options, (attempt) => {
+    const text = stringifyJson(value, options, attempt);
+    const { trailingNewline = true } = options;
+    return encodeText(trailingNewline ? `${text}\n` : text, attempt);
+  });
+}
+
+function prepareJsonRead<T>(
+  operation: string,
+  path: string | URL,
+  options: JsonReadOptions & FallbackOption<T>,
+): WholeRead<T> {
+  return prepareRead(
+    operation,
+    "jsonRead",
+    path,
+    options,
+    (bytes, attempt) =>
+      parseJson<T>(decodeText(bytes, attempt), options.reviver, attempt),
+  );
+}

@@ -1,0 +1,200 @@
+/**
+ * Text, written and read whole, always as UTF-8.
+ *
+ * @example Writing text, and reading it back
+ * ```ts
+ * import { readText, writeTextAtomic } from "@aj/atomic/text";
+ * import assert from "node:assert/strict";
+ *
+ * const path = `${await Deno.makeTempDir()}/notes.txt`;
+ * await writeTextAtomic(path, "hello");
+ * assert.equal(await readText(path), "hello\n");
+ * ```
+ *
+ * @module
+ */
+
+import { describe } from "./_describe.ts";
+import type {
+  FallbackOption,
+  ReadOptions,
+  TextWriteOptions,
+  WriteReceipt,
+} from "./_options.ts";
+import { prepareRead, read, readSync, type WholeRead } from "./_read.ts";
+import { decodeText, encodeText } from "./_utf8.ts";
+import { prepareWrite, type WholeWrite, write, writeSync } from "./_write.ts";
+
+export type {
+  Durability,
+  FallbackOption,
+  Owner,
+  ReadOptions,
+  SymlinkPolicy,
+  TextWriteOptions,
+  WriteOptions,
+  WriteReceipt,
+} from "./_options.ts";
+
+/**
+ * Replaces the content of a file by `text`, or makes the file. Whoever opens it
+ * finds the old content or the new, never a part; once the promise has
+ * resolved, the new content survives a power cut.
+ *
+ * On Deno it requires `--allow-read` and `--allow-write` for the directory of
+ * the file, where the new content is staged.
+ *
+ * @param path The file: a path or a `file:` URL.
+ * @param text The whole content. A newline is added where it ends without one.
+ * @param options How to write it.
+ * @returns What was written, and how durably.
+ * @throws {TypeError} If an argument or an option is malformed.
+ * @throws {SerializationError} If the text has a lone surrogate, which UTF-8 cannot hold.
+ * @throws {PermissionScopeError} If Deno's permissions do not cover the directory.
+ * @throws {AlreadyExistsError} If the file exists and `createNew` is set.
+ * @throws {NoSpaceError} If the disk is full. The old content is intact.
+ * @throws {DurabilityError} If the new content is in place, but may not survive a power cut.
+ * @throws {AtomicError} If anything else fails.
+ *
+ * @example Usage
+ * ```ts
+ * import { writeTextAtomic } from "@aj/atomic/text";
+ * import assert from "node:assert/strict";
+ *
+ * const path = `${await Deno.makeTempDir()}/notes.txt`;
+ * const receipt = await writeTextAtomic(path, "hello");
+ * assert.equal(receipt.bytes, 6);
+ * assert.equal(receipt.created, true);
+ * ```
+ */
+export async function writeTextAtomic(
+  path: string | URL,
+  text: string,
+  options: TextWriteOptions = {},
+): Promise<WriteReceipt> {
+  return await write(prepare("writeTextAtomic", path, text, options));
+}
+
+/**
+ * The synchronous form of {@linkcode writeTextAtomic}: it returns once the new
+ * content survives a power cut, and blocks until then.
+ *
+ * On Deno it requires `--allow-read` and `--allow-write` for the directory of
+ * the file, where the new content is staged.
+ *
+ * @param path The file: a path or a `file:` URL.
+ * @param text The whole content. A newline is added where it ends without one.
+ * @param options How to write it.
+ * @returns What was written, and how durably.
+ * @throws {TypeError} If an argument or an option is malformed.
+ * @throws {AtomicError} If the write fails, as {@linkcode writeTextAtomic} does.
+ *
+ * @example Usage
+ * ```ts
+ * import { writeTextAtomicSync } from "@aj/atomic/text";
+ *
+ * writeTextAtomicSync(`${Deno.makeTempDirSync()}/notes.txt`, "hello");
+ * ```
+ */
+export function writeTextAtomicSync(
+  path: string | URL,
+  text: string,
+  options: TextWriteOptions = {},
+): WriteReceipt {
+  return writeSync(prepare("writeTextAtomicSync", path, text, options));
+}
+
+/**
+ * Reads a whole file as UTF-8. The text is exactly what the file holds: a byte
+ * order mark stays, and bytes that are no UTF-8 are an error.
+ *
+ * On Deno it requires `--allow-read` for the file.
+ *
+ * @param path The file: a path or a `file:` URL.
+ * @param options How to read it.
+ * @returns Its text.
+ * @throws {TypeError} If an argument or an option is malformed.
+ * @throws {NotFoundError} If the file does not exist and there is no `fallback`.
+ * @throws {ParseError} If the file is not UTF-8.
+ * @throws {PermissionScopeError} If Deno's permissions do not cover the file.
+ * @throws {AtomicError} If anything else fails.
+ *
+ * @example Usage
+ * ```ts
+ * import { readText } from "@aj/atomic/text";
+ * import assert from "node:assert/strict";
+ *
+ * const path = `${await Deno.makeTempDir()}/missing.txt`;
+ * assert.equal(await readText(path, { fallback: "" }), "");
+ * ```
+ */
+export async function readText(
+  path: string | URL,
+  options: ReadOptions & FallbackOption<string> = {},
+): Promise<string> {
+  return await read(prepareTextRead("readText", path, options));
+}
+
+/**
+ * The synchronous form of {@linkcode readText}.
+ *
+ * On Deno it requires `--allow-read` for the file.
+ *
+ * @param path The file: a path or a `file:` URL.
+ * @param options How to read it.
+ * @returns Its text.
+ * @throws {TypeError} If an argument or an option is malformed.
+ * @throws {NotFoundError} If the file does not exist and there is no `fallback`.
+ * @throws {ParseError} If the file is not UTF-8.
+ * @throws {AtomicError} If the read fails, as {@linkcode readText} does.
+ *
+ * @example Usage
+ * ```ts
+ * import { readTextSync } from "@aj/atomic/text";
+ *
+ * const path = `${Deno.makeTempDirSync()}/missing.txt`;
+ * readTextSync(path, { fallback: "" });
+ * ```
+ */
+export function readTextSync(
+  path: string | URL,
+  options: ReadOptions & FallbackOption<string> = {},
+): string {
+  return readSync(prepareTextRead("readTextSync", path, options));
+}
+
+function prepare(
+  operation: string,
+  path: string | URL,
+  text: string,
+  options: TextWriteOptions,
+): WholeWrite {
+  return prepareWrite(operation, "textWrite", path, options, (attempt) => {
+    if (typeof text !== "string") {
+      throw new TypeError(
+        `Text must be a string: received ${
+          describe(text)
+        }; other values are written with writeJsonAtomic or writeBytesAtomic`,
+      );
+    }
+    return encodeText(endLine(text, options), attempt);
+  });
+}
+
+/** Ends the last line, where there is one. */
+function endLine(
+  text: string,
+  { trailingNewline = true }: TextWriteOptions,
+): string {
+  return trailingNewline && text !== "" && !text.endsWith("\n")
+    ? `${text}\n`
+    : text;
+}
+
+function prepareTextRead(
+  operation: string,
+  path: string | URL,
+  options: ReadOptions & FallbackOption<string>,
+): WholeRead<string> {
+  return prepareRead(operation, "read", path, options, decodeText);
+}

@@ -1,0 +1,280 @@
+import assert from "node:assert/strict";
+import { existsSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { AtomicError, DurabilityError, NoSpaceError } from "../mod.ts";
+import { FaultPort, PowerCut, using } from "./fault_port.ts";
+import { rejection } from "./rejection.ts";
+import { inScratch, leftovers } from "./scratch.ts";
+import { FORMS } from "./twins.ts";
+
+const REPLACE = [
+  "realpath",
+  "lstat",
+  "open",
+  "create",
+  "fstat",
+  "write",
+  "fstat",
+  "fsync",
+  "close",
+  "rename",
+  "fsync",
+  "close",
+];
+
+for (const form of FORMS) {
+  test(`${form.name}: the protocol makes its system calls in this order and no other`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      writeFileSync(path, "old");
+      const port = new FaultPort();
+      await using(port, () => form.writeText(path, "new"));
+      assert.deepEqual(port.names, REPLACE);
+      const created = port.calls.find(({ name }) => name === "create")?.args[0];
+      const renamed = port.calls.findIndex(({ name }) => name === "rename");
+      assert.deepEqual(port.calls[renamed]?.args, [created, path]);
+      const later = port.calls.slice(renamed + 1);
+      assert.ok(!JSON.stringify(later).includes(String(created)));
+    }));
+
+  test(`${form.name}: ordered leaves the directory unsynced, none the file too, and the receipt says so`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      const port = new FaultPort();
+      await using(port, async () => {
+        const full = await form.writeText(path, "1");
+        assert.equal(full.fileSynced, true);
+        assert.equal(full.directorySynced, true);
+        assert.equal(port.names.filter((name) => name === "fsync").length, 2);
+        port.calls.length = 0;
+        const ordered = await form.writeText(path, "2", {
+          durability: "ordered",
+        });
+        assert.equal(ordered.fileSynced, true);
+        assert.equal(ordered.directorySynced, false);
+        assert.equal(port.names.filter((name) => name === "fsync").length, 1);
+        port.calls.length = 0;
+        const none = await form.writeText(path, "3", { durability: "none" });
+        assert.equal(none.fileSynced, false);
+        assert.equal(none.directorySynced, false);
+        assert.ok(!port.names.includes("fsync"));
+      });
+      assert.equal(readFileSync(path, "utf8"), "3\n");
+    }));
+
+  test(`${form.name}: power cut before any call leaves the old content or the new, whole`, () =>
+    inScratch(async (directory) => {
+      for (let index = 0;; index++) {
+        const path = join(directory, `f${index}`);
+        writeFileSync(path, "old");
+        const port = new FaultPort().cutPowerAt(index);
+        const outcome = await using(
+          port,
+          () => form.writeText(path, "new").catch((error) => error),
+        );
+        const content = readFileSync(path, "utf8");
+        if (!(outcome instanceof Error)) {
+          assert.equal(index, REPLACE.length);
+          assert.equal(content, "new\n");
+          break;
+        }
+        assert.ok(outcome.cause instanceof PowerCut);
+        const committed = index > REPLACE.indexOf("rename");
+        assert.equal(content, committed ? "new\n" : "old", `call ${index}`);
+      }
+    }));
+
+  test(`${form.name}: any call failing once leaves no temporary file, and committed tells the truth`, () =>
+    inScratch(async (directory) => {
+      for (let index = 0; index < REPLACE.length; index++) {
+        const path = join(directory, `f${index}`);
+        writeFileSync(path, "old");
+        const port = new FaultPort().failNth(index, "EIO");
+        const error = await using(
+          port,
+          () => rejection(form.writeText(path, "new")),
+        );
+        assert.ok(error instanceof AtomicError, `call ${index}`);
+        assert.equal(error.code, "EIO");
+        assert.equal(error.path, path);
+        assert.equal(error.syscall, REPLACE[index]);
+        const rename = REPLACE.indexOf("rename");
+        assert.equal(
+          error.committed,
+          index < rename ? false : index === rename ? "unknown" : true,
+        );
+        assert.equal(error instanceof DurabilityError, index > rename);
+        assert.equal(
+          readFileSync(path, "utf8"),
+          index > rename ? "new\n" : "old",
+        );
+        assert.deepEqual(leftovers(directory), []);
+        const opened = port.names.filter((name) =>
+          name === "open" || name === "create"
+        ).length - (["open", "create"].includes(REPLACE[index] ?? "") ? 1 : 0);
+        const closed = port.names.filter((name) =>
+          name === "close"
+        ).length;
+        assert.equal(closed, opened, `handles at call ${index}`);
+      }
+    }));
+
+  test(`${form.name}: short writes are continued until every byte is taken`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      const port = new FaultPort().shortenWrites(3);
+      const receipt = await using(
+        port,
+        () => form.writeText(path, "0123456789"),
+      );
+      assert.equal(readFileSync(path, "utf8"), "0123456789\n");
+      assert.equal(receipt.bytes, 11);
+      assert.equal(port.names.filter((name) => name === "write").length, 4);
+    }));
+
+  test(`${form.name}: a write that takes nothing is an error, not a loop`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      writeFileSync(path, "old");
+      const port = new FaultPort().shortenWrites(0);
+      const error = await using(
+        port,
+        () => rejection(form.writeText(path, "new")),
+      );
+      assert.ok(error instanceof AtomicError);
+      assert.equal(error.code, "SHORT_WRITE");
+      assert.equal(error.committed, false);
+      assert.equal(readFileSync(path, "utf8"), "old");
+      assert.deepEqual(leftovers(directory), []);
+    }));
+
+  test(`${form.name}: bytes that the system claims to have written but has not stop the write before the rename`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      writeFileSync(path, "old");
+      const port = new FaultPort().intercept(({ name }) =>
+        name === "write" ? { result: 4 } : undefined
+      );
+      const error = await using(
+        port,
+        () => rejection(form.writeText(path, "new")),
+      );
+      assert.ok(error instanceof AtomicError);
+      assert.equal(error.code, "SHORT_WRITE");
+      assert.ok(!port.names.includes("rename"));
+      assert.equal(readFileSync(path, "utf8"), "old");
+      assert.deepEqual(leftovers(directory), []);
+    }));
+
+  test(`${form.name}: a disk that fills up half-way keeps the old content`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      writeFileSync(path, "old");
+      let writes = 0;
+      const port = new FaultPort().intercept(
+        ({ name, args: [file, bytes] }) => {
+          if (name !== "write" || !(bytes instanceof Uint8Array)) {
+            return undefined;
+          }
+          return writes++ === 0
+            ? { args: [file, bytes.subarray(0, 2)] }
+            : { code: "ENOSPC" };
+        },
+      );
+      const error = await using(
+        port,
+        () => rejection(form.writeText(path, "new")),
+      );
+      assert.ok(error instanceof NoSpaceError);
+      assert.equal(error.code, "ENOSPC");
+      assert.equal(error.committed, false);
+      assert.match(error.message, /^Cannot write ".*f": no space is left/);
+      assert.equal(readFileSync(path, "utf8"), "old");
+      assert.deepEqual(leftovers(directory), []);
+    }));
+
+  test(`${form.name}: a failed fsync is never repeated on the same file`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      writeFileSync(path, "old");
+      const port = new FaultPort().fail("fsync", "EIO", 1);
+      const error = await using(
+        port,
+        () => rejection(form.writeText(path, "new")),
+      );
+      assert.ok(error instanceof AtomicError);
+      assert.equal(error.syscall, "fsync");
+      assert.equal(port.names.filter((name) => name === "fsync").length, 1);
+      assert.ok(!port.names.includes("rename"));
+      assert.equal(readFileSync(path, "utf8"), "old");
+      assert.deepEqual(leftovers(directory), []);
+    }));
+
+  test(`${form.name}: a link planted at the very name of the temporary file is not followed`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      const victim = join(directory, "victim");
+      writeFileSync(victim, "untouched");
+      const port = new FaultPort();
+      const uuid = "00000000-0000-4000-8000-000000000000";
+      port.uuids.push(uuid, uuid);
+      const planted = join(directory, `.f.${port.pid}.${uuid}.tmp`);
+      symlinkSync(victim, planted);
+      await using(port, () => form.writeText(path, "new"));
+      assert.equal(port.names.filter((name) => name === "create").length, 3);
+      assert.equal(readFileSync(path, "utf8"), "new\n");
+      assert.equal(readFileSync(victim, "utf8"), "untouched");
+      assert.deepEqual(leftovers(directory), [`.f.${port.pid}.${uuid}.tmp`]);
+    }));
+
+  test(`${form.name}: a random source that always repeats itself is an error, not a loop`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      const port = new FaultPort().fail("create", "EEXIST");
+      const error = await using(
+        port,
+        () => rejection(form.writeText(path, "new")),
+      );
+      assert.ok(error instanceof AtomicError);
+      assert.equal(error.code, "EEXIST");
+      assert.equal(existsSync(path), false);
+    }));
+
+  test(`${form.name}: a temporary file that cannot be removed is named in the error`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      const port = new FaultPort().fail("fsync", "EIO").fail("unlink", "EROFS");
+      const error = await using(
+        port,
+        () => rejection(form.writeText(path, "new")),
+      );
+      assert.ok(error instanceof AtomicError);
+      const [leftover = ""] = leftovers(directory);
+      assert.ok(error.message.includes(leftover));
+    }));
+
+  test(`${form.name}: a whole file of no bytes is written without a write call`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      writeFileSync(path, "old");
+      const receipt = await form.writeText(path, "");
+      assert.equal(receipt.bytes, 0);
+      assert.equal(readFileSync(path, "utf8"), "");
+    }));
+
+  test(`${form.name}: 40 MiB go through in bounded calls and come back the same`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      const bytes = new Uint8Array(40 * 1024 * 1024);
+      for (let i = 0; i < bytes.length; i += 4093) bytes[i] = i;
+      const port = new FaultPort();
+      await using(port, async () => {
+        await form.writeBytes(path, bytes);
+        assert.equal(port.names.filter((name) => name === "write").length, 3);
+        const read = await form.readBytes(path);
+        assert.ok(read.every((byte, index) => byte === bytes[index]));
+        assert.equal(read.length, bytes.length);
+      });
+    }));
+}

@@ -1,0 +1,54 @@
+/**
+ * Both forms of the functions under one signature, so that a test runs on each.
+ *
+ * @module
+ */
+
+import * as atomic from "../mod.ts";
+
+type Promised<F> = F extends (...args: infer A) => infer R
+  ? (...args: A) => Promise<Awaited<R>>
+  : never;
+
+export interface Form {
+  readonly name: "async" | "sync";
+  readonly writeText: Promised<typeof atomic.writeTextAtomicSync>;
+  readonly writeJson: Promised<typeof atomic.writeJsonAtomicSync>;
+  readonly writeBytes: Promised<typeof atomic.writeBytesAtomicSync>;
+  readonly readText: Promised<typeof atomic.readTextSync>;
+  readonly readJson: (
+    ...args: Parameters<typeof atomic.readJsonSync>
+  ) => Promise<unknown>;
+  readonly readBytes: Promised<typeof atomic.readBytesSync>;
+}
+
+/** The sync form as a promise, which a throw rejects. */
+function promised<A extends unknown[], R>(
+  twin: (...args: A) => R,
+): (...args: A) => Promise<R> {
+  return (...args) =>
+    new Promise((resolve) => {
+      resolve(twin(...args));
+    });
+}
+
+export const FORMS: readonly Form[] = [
+  {
+    name: "async",
+    writeText: atomic.writeTextAtomic,
+    writeJson: atomic.writeJsonAtomic,
+    writeBytes: atomic.writeBytesAtomic,
+    readText: atomic.readText,
+    readJson: atomic.readJson,
+    readBytes: atomic.readBytes,
+  },
+  {
+    name: "sync",
+    writeText: promised(atomic.writeTextAtomicSync),
+    writeJson: promised(atomic.writeJsonAtomicSync),
+    writeBytes: promised(atomic.writeBytesAtomicSync),
+    readText: promised(atomic.readTextSync),
+    readJson: promised(atomic.readJsonSync),
+    readBytes: promised(atomic.readBytesSync),
+  },
+];

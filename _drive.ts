@@ -14,11 +14,12 @@ import type { Port } from "./_runtime/port.ts";
 export function runSync<T>(port: Port, protocol: Protocol<T>): T {
   let step = protocol.next();
   while (!step.done) {
+    const call = step.value;
     let result: unknown;
     try {
-      result = performSync(port, step.value);
+      result = performSync(port, call);
     } catch (error) {
-      step = protocol.throw(failure(port, step.value, error));
+      step = protocol.throw(failure(port, call, error));
       continue;
     }
     step = protocol.next(result);
@@ -31,15 +32,17 @@ export async function runAsync<T>(
   port: Port,
   protocol: Protocol<T>,
 ): Promise<T> {
+  const inline = inlineBudgetOf(port);
   let step = protocol.next();
   while (!step.done) {
+    const call = step.value;
     let result: unknown;
     try {
-      result = step.value.mayBlock || !inline.allowed(port)
-        ? await performAsync(port, step.value)
-        : inline.perform(port, step.value);
+      result = call.mayBlock || inline.isUsedUp()
+        ? await inline.refill(performAsync(port, call))
+        : inline.spend(() => performSync(port, call));
     } catch (error) {
-      step = protocol.throw(failure(port, step.value, error));
+      step = protocol.throw(failure(port, call, error));
       continue;
     }
     step = protocol.next(result);
@@ -51,52 +54,60 @@ function performSync(port: Port, { name, args }: Call): unknown {
   return Reflect.apply(port.sync[name], port.sync, args);
 }
 
-async function performAsync(
-  port: Port,
-  { name, args }: Call,
-): Promise<unknown> {
-  try {
-    return await Reflect.apply(port.async[name], port.async, args);
-  } finally {
-    inline.turned();
-  }
+function performAsync(port: Port, { name, args }: Call): Promise<unknown> {
+  return Reflect.apply(port.async[name], port.async, args);
 }
 
 function failure(port: Port, call: Call, error: unknown): SystemCallError {
   return new SystemCallError(call, port.errorCode(error), error);
 }
 
-/**
- * How much the inline calls of this realm may hold the event loop: in one turn
- * {@linkcode BUDGET_MS} together, and after a call that took longer than
- * {@linkcode SLOW_MS} (a busy journal, a network mount) none at all for
- * {@linkcode PAUSE_MS}.
- */
-const BUDGET_MS = 2;
+/** For how long inline calls may hold the event loop, together, before it turns. */
+const TURN_MS = 2;
+/** A call that takes longer shows a busy journal, or a network mount. */
 const SLOW_MS = 0.5;
+/** For how long after a slow call no call is made inline. */
 const PAUSE_MS = 100;
 
-const inline = {
-  spent: 0,
-  pausedUntil: -Infinity,
+/** How much the inline calls of a realm may hold its event loop. */
+class InlineBudget {
+  readonly #port: Port;
+  #spentMs = 0;
+  #pausedUntil = -Infinity;
 
-  allowed(port: Port): boolean {
-    return this.spent < BUDGET_MS && port.now() >= this.pausedUntil;
-  },
+  constructor(port: Port) {
+    this.#port = port;
+  }
 
-  perform(port: Port, call: Call): unknown {
-    const start = port.now();
+  isUsedUp(): boolean {
+    return this.#spentMs >= TURN_MS || this.#port.now() < this.#pausedUntil;
+  }
+
+  spend<T>(perform: () => T): T {
+    const start = this.#port.now();
     try {
-      return performSync(port, call);
+      return perform();
     } finally {
-      const end = port.now();
-      this.spent += end - start;
-      if (end - start > SLOW_MS) this.pausedUntil = end + PAUSE_MS;
+      const end = this.#port.now();
+      this.#spentMs += end - start;
+      if (end - start > SLOW_MS) this.#pausedUntil = end + PAUSE_MS;
     }
-  },
+  }
 
-  /** A call came back from another thread, so the event loop has turned. */
-  turned(): void {
-    this.spent = 0;
-  },
-};
+  /** What another thread did has been waited for, so the event loop has turned. */
+  async refill<T>(waiting: Promise<T>): Promise<T> {
+    try {
+      return await waiting;
+    } finally {
+      this.#spentMs = 0;
+    }
+  }
+}
+
+const budgets = new WeakMap<Port, InlineBudget>();
+
+function inlineBudgetOf(port: Port): InlineBudget {
+  let budget = budgets.get(port);
+  if (budget === undefined) budgets.set(port, budget = new InlineBudget(port));
+  return budget;
+}

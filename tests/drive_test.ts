@@ -1,0 +1,94 @@
+import assert from "node:assert/strict";
+import { truncateSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { writeBytesAtomic, writeTextAtomic } from "../mod.ts";
+import { FaultPort, using } from "./fault_port.ts";
+import { inScratch } from "./scratch.ts";
+
+/** A clock that stands still unless a call is said to take time. */
+function quietPort(
+  durations: Readonly<Record<string, number>> = {},
+): FaultPort {
+  const port = new FaultPort();
+  let now = 1000;
+  port.now = () => now;
+  return port.intercept(({ name }) => {
+    now += durations[name] ?? 0;
+    return undefined;
+  });
+}
+
+function offThread(port: FaultPort): string[] {
+  return port.calls.filter(({ form }) => form === "async")
+    .map(({ name }) => name);
+}
+
+test("a small write leaves the event loop's thread only to sync", () =>
+  inScratch(async (directory) => {
+    const port = quietPort();
+    await using(port, () => writeTextAtomic(join(directory, "f"), "new"));
+    assert.deepEqual(offThread(port), ["fsync", "fsync"]);
+  }));
+
+test("writing much, and freeing much, is done off the event loop's thread", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const port = quietPort();
+    await using(port, () => writeBytesAtomic(path, new Uint8Array(200_000)));
+    assert.deepEqual(offThread(port), ["write", "fsync", "fsync"]);
+    port.calls.length = 0;
+    truncateSync(path, 1_000_000_000);
+    await using(port, () => writeTextAtomic(path, "small"));
+    assert.deepEqual(offThread(port), ["fsync", "rename", "fsync"]);
+    port.calls.length = 0;
+    port.fail("fsync", "EIO");
+    await using(
+      port,
+      () => assert.rejects(writeBytesAtomic(path, new Uint8Array(200_000))),
+    );
+    assert.deepEqual(offThread(port), ["write", "fsync", "unlink"]);
+  }));
+
+test("after a slow inline call, calls are made off the thread for 100 ms", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const port = quietPort({ realpath: 0.6 });
+    await using(port, () => writeTextAtomic(path, "new"));
+    const [first, ...rest] = port.calls;
+    assert.deepEqual([first?.name, first?.form], ["realpath", "sync"]);
+    assert.ok(rest.every(({ form }) => form === "async"));
+    port.calls.length = 0;
+    const slowAt = port.now();
+    port.now = () => slowAt + 101;
+    await using(port, () => writeTextAtomic(path, "new"));
+    assert.deepEqual(offThread(port), ["fsync", "fsync"]);
+  }));
+
+test("many writes at once hold the event loop for a bounded time before it turns", () =>
+  inScratch(async (directory) => {
+    const port = quietPort({ create: 0.5 });
+    await using(port, async () => {
+      const writes = Array.from(
+        { length: 20 },
+        (_, index) => writeTextAtomic(join(directory, `f${index}`), "new"),
+      );
+      const created = port.calls.filter(({ name }) => name === "create");
+      assert.equal(created.length, 4);
+      assert.ok(created.every(({ form }) => form === "sync"));
+      await Promise.all(writes);
+    });
+  }));
+
+test("nothing is called before the arguments are checked", () =>
+  inScratch(async (directory) => {
+    writeFileSync(join(directory, "f"), "old");
+    const port = new FaultPort();
+    await using(port, () =>
+      assert.rejects(
+        // @ts-expect-error: the option is misspelt on purpose.
+        writeTextAtomic(join(directory, "f"), "new", { durabilty: "none" }),
+        TypeError,
+      ));
+    assert.deepEqual(port.calls, []);
+  }));

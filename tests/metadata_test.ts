@@ -1,0 +1,271 @@
+import assert from "node:assert/strict";
+import {
+  chmodSync,
+  chownSync,
+  linkSync,
+  readFileSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import process from "node:process";
+import { test } from "node:test";
+import type { FileStatus } from "../_runtime/port.ts";
+import { AtomicError } from "../mod.ts";
+import { FaultPort, using } from "./fault_port.ts";
+import { rejection } from "./rejection.ts";
+import { inScratch, leftovers } from "./scratch.ts";
+import { FORMS } from "./twins.ts";
+
+const needsRoot = process.getuid?.() === 0
+  ? {}
+  : { skip: "only root may give files away" };
+
+function modeOf(path: string): number {
+  return statSync(path).mode & 0o7777;
+}
+
+async function withUmask<T>(mask: number, body: () => Promise<T>): Promise<T> {
+  const before = process.umask(mask);
+  try {
+    return await body();
+  } finally {
+    process.umask(before);
+  }
+}
+
+/** A port on which the file to replace belongs to user and group 4321, and `fchown` never works. */
+function foreignFilePort(path: string, mode: number): FaultPort {
+  const { size } = statSync(path);
+  const status: FileStatus = {
+    kind: "file",
+    size,
+    mode,
+    uid: 4321,
+    gid: 4321,
+    nlink: 1,
+  };
+  return new FaultPort().fail("fchown", "EPERM").intercept((
+    { name, args: [asked] },
+  ) => name === "lstat" && asked === path ? { result: status } : undefined);
+}
+
+for (const form of FORMS) {
+  test(`${form.name}: a new file gets 0666 less the umask`, () =>
+    inScratch(async (directory) => {
+      await withUmask(0o027, async () => {
+        await form.writeText(join(directory, "f"), "new");
+      });
+      assert.equal(modeOf(join(directory, "f")), 0o640);
+    }));
+
+  test(`${form.name}: a mode is set exactly, whatever the umask`, () =>
+    inScratch(async (directory) => {
+      for (const mode of [0o600, 0o666, 0o777, 0o2755, 0o400]) {
+        const path = join(directory, mode.toString(8));
+        await withUmask(0o077, () => form.writeText(path, "new", { mode }));
+        assert.equal(modeOf(path), mode);
+        assert.equal(readFileSync(path, "utf8"), "new\n");
+      }
+    }));
+
+  test(`${form.name}: a replaced file keeps its mode, and the new one is never more open than it`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      for (const mode of [0o600, 0o640, 0o664, 0o755, 0o4755]) {
+        writeFileSync(path, "old");
+        chmodSync(path, mode);
+        const port = new FaultPort();
+        const open: number[] = [];
+        port.intercept(({ name, args: [temporary] }) => {
+          if (name === "write" || name === "fsync") {
+            const { path } = temporary as { path: string };
+            if (path.endsWith(".tmp")) open.push(modeOf(path));
+          }
+          return undefined;
+        });
+        await withUmask(0, () =>
+          using(port, async () => {
+            const receipt = await form.writeText(path, "new");
+            assert.deepEqual(receipt.notPreserved, []);
+          }));
+        assert.equal(modeOf(path), mode);
+        assert.ok(open.length >= 2);
+        assert.ok(open.every((seen) => (seen & ~mode) === 0));
+        assert.equal(
+          port.names.includes("fchmod"),
+          mode > 0o777,
+          "chmod goes by path on Deno: only where it must",
+        );
+      }
+    }));
+
+  test(`${form.name}: with preserve false the replaced file's mode is forgotten`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      writeFileSync(path, "old");
+      chmodSync(path, 0o640);
+      await withUmask(
+        0o022,
+        () => form.writeText(path, "new", { preserve: false }),
+      );
+      assert.equal(modeOf(path), 0o644);
+    }));
+
+  test(
+    `${form.name}: owner, setuid and mode of a file of another user are kept`,
+    needsRoot,
+    () =>
+      inScratch(async (directory) => {
+        const path = join(directory, "f");
+        for (const mode of [0o640, 0o4755, 0o6770]) {
+          writeFileSync(path, "old");
+          chownSync(path, 1234, 2345);
+          chmodSync(path, mode);
+          const receipt = await form.writeText(path, "new");
+          assert.deepEqual(receipt.notPreserved, []);
+          const { uid, gid } = statSync(path);
+          assert.deepEqual([uid, gid], [1234, 2345]);
+          assert.equal(modeOf(path), mode);
+        }
+      }),
+  );
+
+  test(
+    `${form.name}: an owner that is asked for is set, with the mode the umask gives`,
+    needsRoot,
+    () =>
+      inScratch(async (directory) => {
+        const path = join(directory, "f");
+        await withUmask(0o026, async () => {
+          await form.writeText(path, "new", {
+            owner: { uid: 1234, gid: 2345 },
+          });
+        });
+        const { uid, gid } = statSync(path);
+        assert.deepEqual([uid, gid], [1234, 2345]);
+        assert.equal(modeOf(path), 0o640);
+      }),
+  );
+
+  test(
+    `${form.name}: until the owner is set nobody else can open the file`,
+    needsRoot,
+    () =>
+      inScratch(async (directory) => {
+        const path = join(directory, "f");
+        writeFileSync(path, "old");
+        chownSync(path, 1234, 2345);
+        chmodSync(path, 0o640);
+        const port = new FaultPort();
+        const seen: number[] = [];
+        port.intercept(({ name, args: [file] }) => {
+          if (name === "write" || name === "fchown") {
+            seen.push(modeOf((file as { path: string }).path));
+          }
+          return undefined;
+        });
+        await using(port, () => form.writeText(path, "new"));
+        assert.deepEqual(seen, [0o600, 0o600]);
+        assert.ok(port.names.indexOf("fchown") < port.names.indexOf("fchmod"));
+        assert.equal(modeOf(path), 0o640);
+        assert.deepEqual(leftovers(directory), []);
+      }),
+  );
+
+  test(`${form.name}: where the owner cannot be kept nobody gains access, and the receipt says so`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      for (
+        const [old, expected] of [
+          [0o660, 0o600],
+          [0o664, 0o644],
+          [0o644, 0o644],
+          [0o6775, 0o755],
+          [0o4711, 0o711],
+        ] as const
+      ) {
+        writeFileSync(path, "old");
+        const port = foreignFilePort(path, old);
+        const receipt = await using(port, () => form.writeText(path, "new"));
+        assert.equal(modeOf(path), expected, old.toString(8));
+        assert.deepEqual(
+          receipt.notPreserved,
+          old === expected ? ["owner"] : ["owner", "mode"],
+        );
+        assert.equal(readFileSync(path, "utf8"), "new\n");
+        assert.deepEqual(leftovers(directory), []);
+      }
+    }));
+
+  test(`${form.name}: where only the group can be kept, its bits stay and setuid goes`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      writeFileSync(path, "old");
+      const port = foreignFilePort(path, 0o6660);
+      // The second, without a user, is the one any member of the group may do.
+      const grouped = new FaultPort(port).intercept(({ name, args }) =>
+        name === "fchown" && args[1] === undefined
+          ? { result: undefined }
+          : undefined
+      );
+      const receipt = await using(grouped, () => form.writeText(path, "new"));
+      assert.equal(modeOf(path), 0o660);
+      assert.deepEqual(receipt.notPreserved, ["owner", "mode"]);
+      const chowns = grouped.calls.filter(({ name }) => name === "fchown");
+      assert.deepEqual(chowns.map(({ args }) => args.slice(1)), [
+        [4321, 4321],
+        [undefined, 4321],
+      ]);
+    }));
+
+  test(`${form.name}: an owner or a mode that was asked for and cannot be set is an error`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      writeFileSync(path, "old");
+      const owner = { uid: 4321, gid: 4321 };
+      for (
+        const [port, options] of [
+          [new FaultPort().fail("fchown", "EPERM"), { owner }],
+          [new FaultPort().fail("fchmod", "EPERM"), { mode: 0o4777 }],
+          // Some file systems accept and ignore.
+          [
+            new FaultPort().intercept(({ name }) =>
+              name === "fchmod" ? { result: undefined } : undefined
+            ),
+            { mode: 0o4777 },
+          ],
+        ] as const
+      ) {
+        const error = await using(
+          port,
+          () => rejection(form.writeText(path, "new", options)),
+        );
+        assert.ok(error instanceof AtomicError);
+        assert.equal(error.code, "EPERM");
+        assert.equal(error.committed, false);
+        assert.equal(readFileSync(path, "utf8"), "old");
+        assert.deepEqual(leftovers(directory), []);
+      }
+    }));
+
+  test(`${form.name}: a kept mode that the file system does not take is in the receipt`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      writeFileSync(path, "old");
+      chmodSync(path, 0o4755);
+      const port = new FaultPort().fail("fchmod", "ENOTSUP");
+      const receipt = await using(port, () => form.writeText(path, "new"));
+      assert.deepEqual(receipt.notPreserved, ["mode"]);
+    }));
+
+  test(`${form.name}: other names of the replaced file keep the old content, and the receipt says so`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      writeFileSync(path, "old");
+      linkSync(path, join(directory, "other"));
+      const receipt = await form.writeText(path, "new");
+      assert.deepEqual(receipt.notPreserved, ["links"]);
+      assert.equal(readFileSync(join(directory, "other"), "utf8"), "old");
+    }));
+}

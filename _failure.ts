@@ -18,7 +18,7 @@ import {
   TargetBusyError,
   UnsupportedEnvironmentError,
 } from "./errors.ts";
-import { directoryOf } from "./_path.ts";
+import { directoryOf, withoutDots } from "./_path.ts";
 import { Refusal, SystemCallError } from "./_protocol.ts";
 import { type Host, NOT_CAPABLE } from "./_runtime/port.ts";
 
@@ -206,7 +206,7 @@ function scopeReason(
   }
   const scope = typeof refused === "string" && syscall !== "open" &&
       syscall !== "mkdir"
-    ? directoryOf(host, refused)
+    ? withoutDots(host, directoryOf(host, refused))
     : directory;
   return `the new file is made beside the old one and renamed, so Deno must be allowed to read and write the directory "${scope}", not just the file: add ${
     flags(host, ["read", "write"], scope)

@@ -61,6 +61,17 @@ export function joinPath(host: Host, directory: string, name: string): string {
   return directory + (host.windows ? "\\" : "/") + name;
 }
 
+/** An absolute path without `.` and `..`, as Deno's permissions see it. Not for the kernel: behind a link `..` leads elsewhere. */
+export function withoutDots(host: Host, path: string): string {
+  const parts: string[] = [];
+  for (const part of path.split(host.windows ? /[\\/]/ : "/")) {
+    // The first part is the root, which is its own parent.
+    if (part === "..") parts.splice(Math.max(1, parts.length - 1));
+    else if (part !== ".") parts.push(part);
+  }
+  return parts.join(host.windows ? "\\" : "/");
+}
+
 function isAbsolute(host: Host, path: string): boolean {
   return host.windows ? /^(?:[a-z]:)?[\\/]/i.test(path) : path.startsWith("/");
 }

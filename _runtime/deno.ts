@@ -45,6 +45,15 @@ function status(info: Deno.FileInfo): FileStatus {
   };
 }
 
+/**
+ * Deno 2.9 checks the real path of an open file before it reports on it, and
+ * so refuses the handle where the scope is spelled through a link
+ * (`--allow-write=/tmp/x` where `/tmp` is one), but not the path.
+ */
+function isRefused(error: unknown): boolean {
+  return error instanceof Deno.errors.NotCapable;
+}
+
 const sync: SystemCalls = {
   create: (path, mode) =>
     new DenoFile(
@@ -54,7 +63,14 @@ const sync: SystemCalls = {
   open: (path) => new DenoFile(path, Deno.openSync(path)),
   read: (file, into) => handle(file).readSync(into) ?? 0,
   write: (file, bytes) => handle(file).writeSync(bytes),
-  fstat: (file) => status(handle(file).statSync()),
+  fstat(file) {
+    try {
+      return status(handle(file).statSync());
+    } catch (error) {
+      if (!isRefused(error)) throw error;
+      return status(Deno.statSync(file.path));
+    }
+  },
   fchmod: (file, mode) => Deno.chmodSync(file.path, mode),
   fchown: (file, uid, gid) => Deno.chownSync(file.path, uid ?? null, gid),
   fsync: (file) => handle(file).syncSync(),
@@ -79,7 +95,14 @@ const async: AsyncSystemCalls = {
   open: async (path) => new DenoFile(path, await Deno.open(path)),
   read: async (file, into) => await handle(file).read(into) ?? 0,
   write: (file, bytes) => handle(file).write(bytes),
-  fstat: async (file) => status(await handle(file).stat()),
+  async fstat(file) {
+    try {
+      return status(await handle(file).stat());
+    } catch (error) {
+      if (!isRefused(error)) throw error;
+      return status(await Deno.stat(file.path));
+    }
+  },
   fchmod: (file, mode) => Deno.chmod(file.path, mode),
   fchown: (file, uid, gid) => Deno.chown(file.path, uid ?? null, gid),
   fsync: (file) => handle(file).sync(),
@@ -110,7 +133,7 @@ export function denoPort(): Port {
       (globalThis as typeof globalThis & EventTarget)
         .addEventListener("unload", callback, { once: true }),
     errorCode(error) {
-      if (error instanceof Deno.errors.NotCapable) return NOT_CAPABLE;
+      if (isRefused(error)) return NOT_CAPABLE;
       return error instanceof Error && "code" in error &&
           typeof error.code === "string"
         ? error.code

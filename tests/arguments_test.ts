@@ -1,0 +1,330 @@
+import assert from "node:assert/strict";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import process from "node:process";
+import { test } from "node:test";
+import { pathToFileURL } from "node:url";
+import { absolutePath, directoryOf, joinPath, nameOf } from "../_path.ts";
+import { SerializationError, withDefaults } from "../mod.ts";
+import { FaultPort, using } from "./fault_port.ts";
+import { rejection } from "./rejection.ts";
+import { inScratch } from "./scratch.ts";
+import { type Form, FORMS } from "./twins.ts";
+
+/** A call with arguments that the types forbid. */
+type Unchecked = (...args: readonly unknown[]) => Promise<unknown>;
+
+function unchecked(form: Form, name: Exclude<keyof Form, "name">): Unchecked {
+  return form[name] as Unchecked;
+}
+
+for (const form of FORMS) {
+  test(`${form.name}: a malformed path is a TypeError that shows it, before the disk is touched`, () =>
+    inScratch(async (directory) => {
+      for (
+        const [path, message] of [
+          ["", /must not be empty/],
+          ["a\0b", /NUL/],
+          [`${directory}/`, /ends in a separator/],
+          [`${directory}/\ud800`, /well-formed/],
+          [undefined, /string or a file URL: received undefined/],
+          [5, /received the number 5/],
+          [{}, /received an instance of Object/],
+          [new URL("https://example.com/f"), /file URL: received "https:/],
+          [new URL("file:///a%2Fb"), /encoded separator/],
+          [new URL("file://host/f"), /must not name a host/],
+          [new URL("file:///a%00b"), /NUL/],
+          [new URL("file:///%ff"), /encoded as UTF-8/],
+          [new URL("file:///dir/"), /ends in a separator/],
+        ] as const
+      ) {
+        const port = new FaultPort();
+        await using(port, async () => {
+          for (const name of ["writeText", "readText"] as const) {
+            const error = await rejection(unchecked(form, name)(path, "new"));
+            // The second argument of a read is its options.
+            if (name === "readText" && !(error instanceof TypeError)) continue;
+            assert.ok(error instanceof TypeError);
+            if (name === "writeText") assert.match(error.message, message);
+          }
+          const error = await rejection(unchecked(form, "readText")(path));
+          assert.ok(error instanceof TypeError);
+          assert.match(error.message, message);
+        });
+        assert.deepEqual(port.calls, []);
+      }
+    }));
+
+  test(`${form.name}: a malformed option is a TypeError that names it, before the disk is touched`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      for (
+        const [options, message] of [
+          [
+            { durabilty: "none" },
+            /^Unknown option "durabilty": the options here are durability, mode/,
+          ],
+          [
+            { durability: "fast" },
+            /^Option "durability" must be "full" or "ordered" or "none": received the string "fast"/,
+          ],
+          [
+            { mode: "0600" },
+            /^Option "mode" must be an integer from 0 to 0o7777: received the string "0600"/,
+          ],
+          [{ mode: 0o10000 }, /received the number 4096/],
+          [{ mode: 1.5 }, /"mode"/],
+          [{ owner: 0 }, /^Option "owner" must be { uid, gid }/],
+          [{ owner: { uid: 0 } }, /"owner"/],
+          [{ owner: { uid: -1, gid: 0 } }, /"owner"/],
+          [
+            { preserve: 1 },
+            /^Option "preserve" must be a boolean: received the number 1/,
+          ],
+          [{ symlinks: true }, /"symlinks"/],
+          [{ parents: "yes" }, /"parents"/],
+          [{ createNew: null }, /"createNew" must be a boolean: received null/],
+          [{ retryMs: -1 }, /"retryMs"/],
+          [{ retryMs: NaN }, /"retryMs"/],
+          [
+            { signal: {} },
+            /^Option "signal" must be an AbortSignal: received an instance of Object/,
+          ],
+          [{ trailingNewline: 0 }, /"trailingNewline"/],
+          [{ indent: 2 }, /^Unknown option "indent"/],
+          [{ maxBytes: 2 }, /^Unknown option "maxBytes"/],
+          ["fast", /^Options must be an object: received the string "fast"/],
+          [null, /^Options must be an object: received null/],
+        ] as const
+      ) {
+        const port = new FaultPort();
+        const error = await using(
+          port,
+          () => rejection(unchecked(form, "writeText")(path, "new", options)),
+        );
+        assert.ok(error instanceof TypeError, JSON.stringify(options));
+        assert.match(error.message, message);
+        assert.deepEqual(port.calls, []);
+      }
+      for (
+        const [options, message] of [
+          [{ indent: 11 }, /"indent"/],
+          [
+            { indent: "--" },
+            /"indent" must be an integer from 0 to 10, or a string of at most 10 white-space/,
+          ],
+          [{ replacer: {} }, /"replacer"/],
+          [{ replacer: [true] }, /"replacer"/],
+          [{ sortKeys: 1 }, /"sortKeys"/],
+          [{ onLossy: "warn" }, /"onLossy"/],
+        ] as const
+      ) {
+        const error = await rejection(
+          unchecked(form, "writeJson")(path, {}, options),
+        );
+        assert.ok(error instanceof TypeError);
+        assert.match(error.message, message);
+      }
+      for (
+        const [options, message] of [
+          [{ maxBytes: -1 }, /"maxBytes"/],
+          [{ reviver: 1 }, /"reviver" must be a function/],
+          [{ durability: "full" }, /^Unknown option "durability"/],
+        ] as const
+      ) {
+        const error = await rejection(
+          unchecked(form, "readJson")(path, options),
+        );
+        assert.ok(error instanceof TypeError);
+        assert.match(error.message, message);
+      }
+      assert.equal(existsSync(path), false);
+    }));
+
+  test(`${form.name}: a value of the wrong kind is an error that says what to call instead`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      writeFileSync(path, "old");
+      for (
+        const [name, value, message] of [
+          ["writeText", 5, /^Text must be a string: received the number 5/],
+          [
+            "writeText",
+            undefined,
+            /^Text must be a string: received undefined/,
+          ],
+          ["writeText", new Uint8Array(1), /writeBytesAtomic/],
+          [
+            "writeBytes",
+            "text",
+            /^Bytes must be a Uint8Array: received the string "text"; text is written with writeTextAtomic/,
+          ],
+          ["writeBytes", new ArrayBuffer(1), /an instance of ArrayBuffer/],
+          ["writeBytes", [1, 2], /an instance of Array/],
+          ["writeBytes", new Uint16Array(1), /an instance of Uint16Array/],
+        ] as const
+      ) {
+        const port = new FaultPort();
+        const error = await using(
+          port,
+          () => rejection(unchecked(form, name)(path, value)),
+        );
+        assert.ok(error instanceof TypeError);
+        assert.match(error.message, message);
+        assert.deepEqual(port.calls, []);
+      }
+      assert.equal(readFileSync(path, "utf8"), "old");
+      assert.deepEqual(readdirSync(directory), ["f"]);
+    }));
+
+  test(`${form.name}: text with a lone surrogate is a SerializationError that says where`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      const port = new FaultPort();
+      const error = await using(
+        port,
+        () => rejection(form.writeText(path, "ok 😀 \udc00 no")),
+      );
+      assert.ok(error instanceof SerializationError);
+      assert.equal(error.code, "SERIALIZATION");
+      assert.match(error.message, /\(\\udc00\) at index 6/);
+      assert.deepEqual(port.calls, []);
+    }));
+
+  test(`${form.name}: a path may be a string, relative too, or a file URL`, () =>
+    inScratch(async (directory) => {
+      const name = "ü #%?é";
+      const path = join(directory, name);
+      await form.writeText(pathToFileURL(path), "by URL");
+      assert.equal(readFileSync(path, "utf8"), "by URL\n");
+      assert.equal(await form.readText(pathToFileURL(path)), "by URL\n");
+      const before = process.cwd();
+      process.chdir(directory);
+      try {
+        const receipt = await form.writeText("sub/../f", "relative", {
+          parents: true,
+        }).catch(() => form.writeText("f", "relative"));
+        assert.equal(receipt.path, join(directory, "f"));
+        assert.equal(await form.readText("./f"), "relative\n");
+      } finally {
+        process.chdir(before);
+      }
+    }));
+
+  test(`${form.name}: an option that is undefined is one that is not named`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      const receipt = await form.writeText(path, "new", {
+        durability: undefined,
+        mode: undefined,
+        signal: undefined,
+        trailingNewline: undefined,
+      });
+      assert.equal(receipt.directorySynced, true);
+      assert.equal(readFileSync(path, "utf8"), "new\n");
+    }));
+}
+
+test("the async functions reject and never throw", () => {
+  const [form] = FORMS;
+  assert.ok(form !== undefined);
+  for (
+    const name of [
+      "writeText",
+      "writeJson",
+      "writeBytes",
+      "readText",
+      "readJson",
+      "readBytes",
+    ] as const
+  ) {
+    const promise = unchecked(form, name)("", Symbol("x"), 5);
+    assert.ok(promise instanceof Promise);
+    promise.catch(() => {});
+  }
+});
+
+test("withDefaults gives each function the defaults it knows, and a call's own options go first", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const bound = withDefaults({
+      durability: "ordered",
+      indent: 0,
+      trailingNewline: false,
+      maxBytes: 20,
+      reviver: (_key, value) => value === 1 ? "one" : value,
+    });
+    const receipt = await bound.writeJsonAtomic(path, { a: 1 });
+    assert.equal(receipt.directorySynced, false);
+    assert.equal(readFileSync(path, "utf8"), '{"a":1}');
+    assert.deepEqual(await bound.readJson(path), { a: "one" });
+    assert.deepEqual(bound.readJsonSync(path, { reviver: undefined }), {
+      a: "one",
+    });
+    assert.equal(bound.readTextSync(path), '{"a":1}');
+    assert.equal(await bound.readText(path), '{"a":1}');
+    assert.equal(
+      bound.writeJsonAtomicSync(path, { a: 1 }, { durability: "full" })
+        .directorySynced,
+      true,
+    );
+    bound.writeTextAtomicSync(path, "text", { trailingNewline: true });
+    assert.equal(readFileSync(path, "utf8"), "text\n");
+    await bound.writeTextAtomic(path, "text");
+    assert.equal(readFileSync(path, "utf8"), "text");
+    assert.equal(
+      bound.writeBytesAtomicSync(path, new Uint8Array(21)).directorySynced,
+      false,
+    );
+    await bound.writeBytesAtomic(path, new Uint8Array(21));
+    await assert.rejects(bound.readBytes(path), { code: "TOO_LARGE" });
+    assert.throws(() => bound.readBytesSync(path), { code: "TOO_LARGE" });
+    assert.equal(bound.readBytesSync(path, { maxBytes: 21 }).length, 21);
+    const missing = join(directory, "missing");
+    assert.equal(
+      await bound.readJson<number | undefined>(missing, {
+        fallback: undefined,
+      }),
+      undefined,
+    );
+    const { readText } = bound as unknown as { readText: Unchecked };
+    await assert.rejects(readText(path, 5), TypeError);
+    await assert.rejects(readText(path, { indent: 2 }), TypeError);
+  }));
+
+test("withDefaults rejects an option that no function knows, and a fallback", () => {
+  const bind: (options: object) => unknown = withDefaults;
+  assert.throws(() => bind({ durabilty: "none" }), TypeError);
+  assert.throws(() => bind({ fallback: 1 }), TypeError);
+  assert.throws(() => bind({ mode: "0600" }), TypeError);
+});
+
+test("paths on Windows are split and joined with either separator, and URLs name drives and shares", () => {
+  const host = new FaultPort();
+  host.windows = true;
+  for (
+    const [given, path] of [
+      ["C:\\a\\f", "C:\\a\\f"],
+      ["C:/a/f", "C:/a/f"],
+      ["\\\\server\\share\\f", "\\\\server\\share\\f"],
+      [new URL("file:///C:/a%20b/f"), "C:\\a b\\f"],
+      [new URL("file://server/share/f"), "\\\\server\\share\\f"],
+    ] as const
+  ) {
+    assert.equal(absolutePath(host, given), path);
+  }
+  assert.throws(() => absolutePath(host, "C:\\a\\"), /separator/);
+  assert.throws(
+    () => absolutePath(host, new URL("file:///C:/a%5Cb")),
+    /encoded separator/,
+  );
+  assert.equal(directoryOf(host, "C:\\a/f"), "C:\\a");
+  assert.equal(directoryOf(host, "C:\\f"), "C:\\");
+  assert.equal(nameOf(host, "C:\\a/f"), "f");
+  assert.equal(joinPath(host, "C:\\a", "f"), "C:\\a\\f");
+  assert.equal(joinPath(host, "C:\\", "f"), "C:\\f");
+  const posix = new FaultPort();
+  assert.equal(directoryOf(posix, "/f"), "/");
+  assert.equal(joinPath(posix, "/", "f"), "/f");
+  assert.equal(nameOf(posix, "/a\\b"), "a\\b");
+});

@@ -1,0 +1,216 @@
+import assert from "node:assert/strict";
+import {
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import type { WriteReceipt } from "../mod.ts";
+import { fixture, runOnDeno } from "./child.ts";
+import { inScratch } from "./scratch.ts";
+
+interface Printed {
+  readonly result?: WriteReceipt;
+  readonly error?: {
+    readonly name: string;
+    readonly message: string;
+    readonly code: string;
+    readonly committed: boolean;
+  };
+}
+
+async function onDeno(
+  flags: readonly string[],
+  name: string,
+  given: readonly unknown[],
+  poisonProcess = false,
+): Promise<Printed> {
+  const task = JSON.stringify({ name, arguments: given, poisonProcess });
+  const outcome = await runOnDeno(flags, fixture("write"), task);
+  assert.equal(outcome.ended, 0, outcome.stderr);
+  assert.equal(outcome.stderr, "");
+  return JSON.parse(outcome.stdout);
+}
+
+function scope(read: string, write: string = read): string[] {
+  return [`--allow-read=${read}`, `--allow-write=${write}`];
+}
+
+for (const suffix of ["", "Sync"]) {
+  const name = `writeTextAtomic${suffix}`;
+
+  test(`${name} on Deno needs read and write on the directory and nothing else`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "a", "f");
+      const first = await onDeno(scope(directory), name, [path, "one"]);
+      assert.deepEqual(first.result, {
+        path,
+        bytes: 4,
+        fileSynced: true,
+        directorySynced: true,
+        created: true,
+        superseded: false,
+        notPreserved: [],
+      });
+      for (
+        const options of [
+          { mode: 0o640 },
+          { durability: "none" },
+          { symlinks: "reject" },
+          { owner: { uid: 0, gid: 0 } },
+        ]
+      ) {
+        const { error } = await onDeno(scope(directory), name, [
+          path,
+          "two",
+          options,
+        ]);
+        if ("owner" in options && error?.code === "EPERM") continue;
+        assert.equal(error, undefined);
+      }
+      const createNew = await onDeno(scope(directory), name, [
+        join(directory, "new"),
+        "three",
+        { createNew: true },
+      ]);
+      assert.equal(createNew.result?.created, true);
+      assert.equal(readFileSync(path, "utf8"), "two\n");
+    }));
+
+  test(`${name} on Deno reads neither node: modules nor globalThis.process`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      const { result, error } = await onDeno(
+        scope(directory),
+        name,
+        [path, "new"],
+        true,
+      );
+      assert.equal(error, undefined);
+      assert.equal(result?.path, path);
+      assert.equal(readFileSync(path, "utf8"), "new\n");
+    }));
+
+  test(`${name} on Deno with write alone names the read flag, and makes nothing`, () =>
+    inScratch(async (directory) => {
+      writeFileSync(join(directory, "f"), "old");
+      const { error } = await onDeno([`--allow-write=${directory}`], name, [
+        join(directory, "f"),
+        "new",
+      ]);
+      assert.equal(error?.name, "PermissionScopeError");
+      assert.equal(error?.code, "PERMISSION_SCOPE");
+      assert.equal(error?.committed, false);
+      assert.ok(error?.message.includes(`add --allow-read=${directory}`));
+      assert.ok(!error?.message.includes("--allow-write"));
+      assert.deepEqual(readdirSync(directory), ["f"]);
+      assert.equal(readFileSync(join(directory, "f"), "utf8"), "old");
+    }));
+
+  test(`${name} on Deno with read alone names the write flag, and makes nothing`, () =>
+    inScratch(async (directory) => {
+      const { error } = await onDeno([`--allow-read=${directory}`], name, [
+        join(directory, "f"),
+        "new",
+      ]);
+      assert.equal(error?.name, "PermissionScopeError");
+      assert.ok(error?.message.includes(`add --allow-write=${directory}`));
+      assert.ok(!error?.message.includes("--allow-read"));
+      assert.deepEqual(readdirSync(directory), []);
+    }));
+
+  test(`${name} on Deno with the scope of just the file names the directory, and why`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      writeFileSync(path, "old");
+      const { error } = await onDeno(scope(path), name, [path, "new"]);
+      assert.equal(error?.name, "PermissionScopeError");
+      assert.ok(
+        error?.message.includes(
+          `add --allow-read=${directory} --allow-write=${directory}`,
+        ),
+      );
+      assert.match(error?.message ?? "", /made beside the old one/);
+      assert.deepEqual(readdirSync(directory), ["f"]);
+      assert.equal(readFileSync(path, "utf8"), "old");
+    }));
+
+  test(`${name} on Deno with a directory that does not exist yet names both ways out, and makes nothing`, () =>
+    inScratch(async (directory) => {
+      const data = join(directory, "data");
+      const path = join(data, "f");
+      const { error } = await onDeno(scope(data), name, [path, "new"]);
+      assert.equal(error?.name, "PermissionScopeError");
+      assert.match(error?.message ?? "", /make the directory first/);
+      assert.ok(error?.message.includes(`--allow-read=${directory}`));
+      assert.deepEqual(readdirSync(directory), []);
+
+      const widened = await onDeno(
+        [...scope(data), `--allow-read=${directory}`],
+        name,
+        [path, "new"],
+      );
+      assert.equal(widened.result?.path, path);
+    }));
+
+  test(`${name} on Deno makes its own directory where nothing need survive a power cut`, () =>
+    inScratch(async (directory) => {
+      const data = join(directory, "data");
+      const path = join(data, "f");
+      const { error } = await onDeno(scope(data), name, [
+        path,
+        "new",
+        { durability: "ordered" },
+      ]);
+      assert.equal(error, undefined);
+      assert.equal(readFileSync(path, "utf8"), "new\n");
+    }));
+
+  test(`${name} on Deno works where the scope is spelled through a link`, () =>
+    inScratch(async (directory) => {
+      mkdirSync(join(directory, "real"));
+      const link = join(directory, "link");
+      symlinkSync("real", link);
+      const { result, error } = await onDeno(scope(link), name, [
+        join(link, "f"),
+        "new",
+      ]);
+      assert.equal(error, undefined);
+      assert.equal(result?.path, join(link, "f"));
+      assert.equal(readFileSync(join(directory, "real", "f"), "utf8"), "new\n");
+    }));
+
+  test(`${name} on Deno does not follow a link out of its scope`, () =>
+    inScratch(async (directory) => {
+      const data = join(directory, "data");
+      const outside = join(directory, "outside");
+      mkdirSync(data);
+      mkdirSync(outside);
+      writeFileSync(join(outside, "victim"), "old");
+      symlinkSync("../outside/victim", join(data, "f"));
+      const { error } = await onDeno(scope(data), name, [
+        join(data, "f"),
+        "new",
+      ]);
+      assert.equal(error?.name, "PermissionScopeError");
+      assert.ok(error?.message.includes(outside));
+      assert.equal(readFileSync(join(outside, "victim"), "utf8"), "old");
+    }));
+}
+
+for (const name of ["readText", "readTextSync"]) {
+  test(`${name} on Deno needs read on the file and nothing else`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      writeFileSync(path, "text");
+      const allowed = await onDeno([`--allow-read=${path}`], name, [path]);
+      assert.equal(allowed.result, "text");
+      const elsewhere = `--allow-read=${join(directory, "elsewhere")}`;
+      const { error } = await onDeno([elsewhere], name, [path]);
+      assert.equal(error?.name, "PermissionScopeError");
+      assert.ok(error?.message.includes(`add --allow-read=${path}`));
+    }));
+}

@@ -123,6 +123,7 @@ export class FaultPort implements Port {
 
   onExit(callback: () => void): void {
     this.exitCallbacks.push(callback);
+    this.#base.onExit(callback);
   }
 
   errorCode(error: unknown): string | undefined {

@@ -1,0 +1,154 @@
+import assert from "node:assert/strict";
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { pathToFileURL } from "node:url";
+import { Worker } from "node:worker_threads";
+import { writeTextAtomic, writeTextAtomicSync } from "../mod.ts";
+import { fixture, runHere } from "./child.ts";
+import { FaultPort, using } from "./fault_port.ts";
+import { inScratch, leftovers } from "./scratch.ts";
+
+const isDeno = "Deno" in globalThis;
+
+test(
+  "a process that exits in the middle of writes removes their temporary files",
+  { timeout: 60_000 },
+  () =>
+    inScratch(async (directory) => {
+      const outcome = await runHere(fixture("exit"), directory, "exit");
+      assert.equal(outcome.ended, 3, outcome.stderr);
+      assert.equal(outcome.stdout, "3\n", "they were there");
+      assert.deepEqual(leftovers(directory), []);
+      assert.equal(readFileSync(join(directory, "done"), "utf8"), "done\n");
+      for (const name of ["f0", "f1", "f2"]) {
+        assert.equal(existsSync(join(directory, name)), false);
+      }
+    }),
+);
+
+test("after an uncaught error they are removed too, but not on Deno", {
+  timeout: 60_000,
+}, () =>
+  inScratch(async (directory) => {
+    const outcome = await runHere(fixture("exit"), directory, "throw");
+    assert.equal(outcome.ended, 1);
+    assert.match(outcome.stderr, /uncaught/);
+    assert.equal(leftovers(directory).length, isDeno ? 3 : 0);
+  }));
+
+for (const way of ["kill", "interrupt"]) {
+  test(
+    `after a ${way} they stay: no signal is handled`,
+    { timeout: 60_000 },
+    () =>
+      inScratch(async (directory) => {
+        const outcome = await runHere(fixture("exit"), directory, way);
+        assert.notEqual(outcome.ended, 0);
+        assert.equal(leftovers(directory).length, 3);
+        assert.equal(existsSync(join(directory, "f0")), false);
+      }),
+  );
+}
+
+test("importing hooks nothing, writing one exit listener, and no signal", {
+  timeout: 60_000,
+}, () =>
+  inScratch(async (directory) => {
+    const outcome = await runHere(fixture("hooks"), join(directory, "f"));
+    assert.equal(outcome.ended, 0, outcome.stderr);
+    const { imported, hookedByImport, written, hooked } = JSON.parse(
+      outcome.stdout,
+    );
+    assert.deepEqual(imported, [0, 0, 0, 0, 0, 0]);
+    assert.deepEqual(hookedByImport, []);
+    assert.deepEqual(written, [isDeno ? 0 : 1, 0, 0, 0, 0, 0]);
+    assert.deepEqual(hooked, isDeno ? ["unload"] : []);
+  }));
+
+test("at exit only what is in flight is removed: not a finished write's name, nor another port's file", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const port = new FaultPort();
+    const other = new FaultPort();
+    await using(port, () => writeTextAtomic(path, "new"));
+    const finished = port.calls.find(({ name }) => name === "create")?.args[0];
+    assert.equal(port.exitCallbacks.length, 1);
+    await using(port, () => writeTextAtomicSync(path, "new"));
+    assert.equal(port.exitCallbacks.length, 1, "one listener for all writes");
+
+    let removed: unknown[] = [];
+    port.intercept(({ name }) => {
+      if (name === "rename") {
+        const before = port.calls.length;
+        port.exitCallbacks.forEach((callback) => callback());
+        removed = port.calls.slice(before).map(({ name, args }) => [
+          name,
+          ...args,
+        ]);
+      }
+      return undefined;
+    });
+    await using(other, () => writeTextAtomic(join(directory, "g"), "new"));
+    await using(
+      port,
+      () => assert.rejects(writeTextAtomic(path, "lost"), { code: "ENOENT" }),
+    );
+    assert.equal(removed.length, 1);
+    const [[call, temporary] = []] = removed as string[][];
+    assert.equal(call, "unlink");
+    assert.match(temporary ?? "", /\.f\.\d+\.[0-9a-f-]{36}\.tmp$/);
+    assert.notEqual(temporary, finished);
+    assert.equal(readFileSync(path, "utf8"), "new\n");
+    // With nothing in flight there is nothing to remove.
+    const before = port.calls.length;
+    port.exitCallbacks.forEach((callback) => callback());
+    assert.equal(port.calls.length, before);
+  }));
+
+test(
+  "worker threads that write one file never tear it, and all their writes succeed",
+  { timeout: 60_000 },
+  () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      const writes = 60;
+      await writeTextAtomic(path, "0:0:");
+      const workers = [1, 2, 3].map((id) =>
+        new Promise<number>((resolve, reject) => {
+          const worker = new Worker(pathToFileURL(fixture("worker")), {
+            workerData: { path, id, writes },
+          });
+          worker.once("message", (rejected) => {
+            resolve(rejected);
+            worker.terminate();
+          });
+          worker.once("error", reject);
+        })
+      );
+      let working = true;
+      let reads = 0;
+      const reading = (async () => {
+        while (working) {
+          const [id, write] = assertWhole(readFileSync(path, "utf8"));
+          assert.ok(id <= 3 && write < writes);
+          reads++;
+          await new Promise((resolve) => setTimeout(resolve, 1));
+        }
+      })();
+      assert.deepEqual(await Promise.all(workers), [0, 0, 0]);
+      working = false;
+      await reading;
+      assert.ok(reads > 0);
+      assert.deepEqual(leftovers(directory), []);
+    }),
+);
+
+/** The text is one piece repeated, as its writer made it: returns its writer and its number. */
+function assertWhole(text: string): [id: number, write: number] {
+  const [id = NaN, write = NaN] = text.split(":").map(Number);
+  const piece = `${id}:${write}:`;
+  const pieces = id === 0 ? 1 : 1 + (write * 7919) % 5000;
+  assert.equal(text, `${piece.repeat(pieces)}\n`);
+  return [id, write];
+}

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { FaultPort, using } from "./fault_port.ts";
+import { FaultPort, onPort } from "./fault_port.ts";
 import { rejection } from "./rejection.ts";
 import { inScratch, leftovers } from "./scratch.ts";
 import { FORMS } from "./twins.ts";
@@ -12,7 +12,7 @@ for (const form of FORMS) {
     inScratch(async (directory) => {
       const port = new FaultPort();
       const reason = new Error("enough");
-      const error = await using(port, () =>
+      const error = await onPort(port, () =>
         rejection(
           form.writeText(join(directory, "a", "f"), "new", {
             signal: AbortSignal.abort(reason),
@@ -32,7 +32,7 @@ for (const form of FORMS) {
           if (call.index === index) controller.abort(reason);
           return undefined;
         });
-        const outcome = await using(
+        const outcome = await onPort(
           port,
           () =>
             form.writeText(path, "new", { signal: controller.signal })
@@ -69,7 +69,7 @@ for (const form of FORMS) {
         if (name === "write" && ++writes === 3) controller.abort("enough");
         return undefined;
       });
-      const error = await using(aborting, () =>
+      const error = await onPort(aborting, () =>
         rejection(
           form.writeBytes(path, new Uint8Array(1000), {
             signal: controller.signal,
@@ -90,7 +90,7 @@ for (const form of FORMS) {
         if (name === "fstat") controller.abort("enough");
         return undefined;
       });
-      const error = await using(
+      const error = await onPort(
         port,
         () => rejection(form.readText(path, { signal: controller.signal })),
       );
@@ -107,7 +107,7 @@ for (const form of FORMS) {
           return undefined;
         },
       );
-      const error = await using(port, () =>
+      const error = await onPort(port, () =>
         rejection(
           form.writeText(join(directory, "f"), "new", {
             signal: controller.signal,

@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { pathToFileURL } from "node:url";
 import { absolutePath, directoryOf, joinPath, nameOf } from "../_path.ts";
 import { SerializationError, withDefaults } from "../mod.ts";
-import { FaultPort, using } from "./fault_port.ts";
+import { FaultPort, onPort } from "./fault_port.ts";
 import { rejection } from "./rejection.ts";
 import { inScratch } from "./scratch.ts";
 import { type Form, FORMS } from "./twins.ts";
@@ -39,7 +39,7 @@ for (const form of FORMS) {
         ] as const
       ) {
         const port = new FaultPort();
-        await using(port, async () => {
+        await onPort(port, async () => {
           for (const name of ["writeText", "readText"] as const) {
             const error = await rejection(unchecked(form, name)(path, "new"));
             // The second argument of a read is its options.
@@ -98,7 +98,7 @@ for (const form of FORMS) {
         ] as const
       ) {
         const port = new FaultPort();
-        const error = await using(
+        const error = await onPort(
           port,
           () => rejection(unchecked(form, "writeText")(path, "new", options)),
         );
@@ -165,7 +165,7 @@ for (const form of FORMS) {
         ] as const
       ) {
         const port = new FaultPort();
-        const error = await using(
+        const error = await onPort(
           port,
           () => rejection(unchecked(form, name)(path, value)),
         );
@@ -181,7 +181,7 @@ for (const form of FORMS) {
     inScratch(async (directory) => {
       const path = join(directory, "f");
       const port = new FaultPort();
-      const error = await using(
+      const error = await onPort(
         port,
         () => rejection(form.writeText(path, "ok 😀 \udc00 no")),
       );

@@ -10,7 +10,7 @@ import {
 import { join } from "node:path";
 import { test } from "node:test";
 import { AtomicError, NotFoundError, writeTextAtomic } from "../mod.ts";
-import { FaultPort, using } from "./fault_port.ts";
+import { FaultPort, onPort } from "./fault_port.ts";
 import { rejection } from "./rejection.ts";
 import { inScratch, leftovers } from "./scratch.ts";
 import { FORMS } from "./twins.ts";
@@ -26,7 +26,7 @@ for (const form of FORMS) {
     inScratch(async (directory) => {
       const port = new FaultPort();
       const path = join(directory, "a", "b", "c", "f");
-      await using(port, () => form.writeText(path, "new"));
+      await onPort(port, () => form.writeText(path, "new"));
       assert.equal(readFileSync(path, "utf8"), "new\n");
       const made = port.calls.filter(({ name }) => name === "mkdir");
       assert.deepEqual(made.map(({ args: [made] }) => made), [
@@ -47,7 +47,7 @@ for (const form of FORMS) {
   test(`${form.name}: parents are made without a sync where none is asked for`, () =>
     inScratch(async (directory) => {
       const port = new FaultPort();
-      await using(
+      await onPort(
         port,
         () =>
           form.writeText(join(directory, "a", "f"), "new", {
@@ -61,7 +61,7 @@ for (const form of FORMS) {
     inScratch(async (directory) => {
       const path = join(directory, "a", "b", "f");
       const port = new FaultPort();
-      await using(port, async () => {
+      await onPort(port, async () => {
         await form.writeText(path, "1", { durability: "none" });
         await form.writeText(path, "2");
         const [b, a, file, target] = synced(port);
@@ -81,7 +81,7 @@ for (const form of FORMS) {
     inScratch(async (directory) => {
       const port = new FaultPort().fail("fsync", "EIO", 1);
       const path = join(directory, "a", "f");
-      const error = await using(
+      const error = await onPort(
         port,
         () => rejection(form.writeText(path, "new")),
       );
@@ -102,7 +102,7 @@ for (const form of FORMS) {
         return undefined;
       });
       const path = join(directory, "a", "f");
-      await using(port, () => form.writeText(path, "new"));
+      await onPort(port, () => form.writeText(path, "new"));
       assert.equal(synced(port)[0], directory);
     }));
 
@@ -153,7 +153,7 @@ for (const form of FORMS) {
       ) {
         const port = new FaultPort();
         const path = join(directory, name);
-        await using(port, () => form.writeText(path, "new"));
+        await onPort(port, () => form.writeText(path, "new"));
         assert.equal(readFileSync(path, "utf8"), "new\n");
         const created = port.calls.find(({ name }) => name === "create");
         const temporary = String(created?.args[0]).slice(directory.length + 1);
@@ -177,7 +177,7 @@ test("writers that meet in a directory one of them is making all wait for its sy
   inScratch(async (directory) => {
     const made = join(directory, "a");
     const port = new FaultPort();
-    await using(port, async () => {
+    await onPort(port, async () => {
       let second: Promise<unknown> | undefined;
       let isFirstSync = true;
       port.intercept(({ name, args: [file] }) => {

@@ -3,7 +3,7 @@ import { truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { writeBytesAtomic, writeTextAtomic } from "../mod.ts";
-import { FaultPort, using } from "./fault_port.ts";
+import { FaultPort, onPort } from "./fault_port.ts";
 import { inScratch } from "./scratch.ts";
 
 /** A clock that stands still unless a call is said to take time. */
@@ -27,7 +27,7 @@ function offThread(port: FaultPort): string[] {
 test("a small write leaves the event loop's thread only to sync", () =>
   inScratch(async (directory) => {
     const port = quietPort();
-    await using(port, () => writeTextAtomic(join(directory, "f"), "new"));
+    await onPort(port, () => writeTextAtomic(join(directory, "f"), "new"));
     assert.deepEqual(offThread(port), ["fsync", "fsync"]);
   }));
 
@@ -35,15 +35,15 @@ test("writing much, and freeing much, is done off the event loop's thread", () =
   inScratch(async (directory) => {
     const path = join(directory, "f");
     const port = quietPort();
-    await using(port, () => writeBytesAtomic(path, new Uint8Array(200_000)));
+    await onPort(port, () => writeBytesAtomic(path, new Uint8Array(200_000)));
     assert.deepEqual(offThread(port), ["write", "fsync", "fsync"]);
     port.calls.length = 0;
     truncateSync(path, 1_000_000_000);
-    await using(port, () => writeTextAtomic(path, "small"));
+    await onPort(port, () => writeTextAtomic(path, "small"));
     assert.deepEqual(offThread(port), ["fsync", "rename", "fsync"]);
     port.calls.length = 0;
     port.fail("fsync", "EIO");
-    await using(
+    await onPort(
       port,
       () => assert.rejects(writeBytesAtomic(path, new Uint8Array(200_000))),
     );
@@ -54,21 +54,21 @@ test("after a slow inline call, calls are made off the thread for 100 ms", () =>
   inScratch(async (directory) => {
     const path = join(directory, "f");
     const port = quietPort({ realpath: 0.6 });
-    await using(port, () => writeTextAtomic(path, "new"));
+    await onPort(port, () => writeTextAtomic(path, "new"));
     const [first, ...rest] = port.calls;
     assert.deepEqual([first?.name, first?.form], ["realpath", "sync"]);
     assert.ok(rest.every(({ form }) => form === "async"));
     port.calls.length = 0;
     const slowAt = port.now();
     port.now = () => slowAt + 101;
-    await using(port, () => writeTextAtomic(path, "new"));
+    await onPort(port, () => writeTextAtomic(path, "new"));
     assert.deepEqual(offThread(port), ["fsync", "fsync"]);
   }));
 
 test("many writes at once hold the event loop for a bounded time before it turns", () =>
   inScratch(async (directory) => {
     const port = quietPort({ create: 0.5 });
-    await using(port, async () => {
+    await onPort(port, async () => {
       const writes = Array.from(
         { length: 20 },
         (_, index) => writeTextAtomic(join(directory, `f${index}`), "new"),
@@ -84,7 +84,7 @@ test("nothing is called before the arguments are checked", () =>
   inScratch(async (directory) => {
     writeFileSync(join(directory, "f"), "old");
     const port = new FaultPort();
-    await using(port, () =>
+    await onPort(port, () =>
       assert.rejects(
         // @ts-expect-error: the option is misspelt on purpose.
         writeTextAtomic(join(directory, "f"), "new", { durabilty: "none" }),

@@ -19,7 +19,7 @@ import {
   type WriteOptions,
   writeTextAtomic,
 } from "../mod.ts";
-import { FaultPort, using } from "./fault_port.ts";
+import { FaultPort, onPort } from "./fault_port.ts";
 import { rejection } from "./rejection.ts";
 import { inScratch, leftovers } from "./scratch.ts";
 import { FORMS } from "./twins.ts";
@@ -153,7 +153,7 @@ for (const form of FORMS) {
       inScratch(async (directory) => {
         const path = join(directory, "f");
         const port = new FaultPort().fail(call, code);
-        const error = await using(
+        const error = await onPort(
           port,
           () => rejection(form.writeText(path, "new", options)),
         );
@@ -189,7 +189,7 @@ for (const form of FORMS) {
         ] as const
       ) {
         const port = new FaultPort();
-        const error = await using(
+        const error = await onPort(
           port,
           () => rejection(form.writeText(path, "new")),
         );
@@ -212,7 +212,7 @@ for (const form of FORMS) {
       ) {
         const port = new FaultPort().fail(call, NOT_CAPABLE);
         port.permits = () => false;
-        const error = await using(
+        const error = await onPort(
           port,
           () => rejection(form.writeText(path, "new")),
         );
@@ -229,7 +229,7 @@ for (const form of FORMS) {
         name === "realpath" ? { result: "/elsewhere" } : undefined
       );
       port.permits = (_access, path) => path !== "/elsewhere";
-      const receipt = await using(
+      const receipt = await onPort(
         port,
         () => form.writeText(join(directory, "f"), "new"),
       );
@@ -241,11 +241,11 @@ for (const form of FORMS) {
       const path = join(directory, "f");
       for (const call of ["open", "create"] as const) {
         const port = new FaultPort().fail(call, "EMFILE", 3);
-        await using(port, () => form.writeText(path, "new"));
+        await onPort(port, () => form.writeText(path, "new"));
         assert.equal(port.names.filter((name) => name === "sleep").length, 3);
       }
       const port = new FaultPort().fail("create", "ENFILE");
-      const error = await using(
+      const error = await onPort(
         port,
         () => rejection(form.writeText(path, "new", { retryMs: 20 })),
       );
@@ -253,7 +253,7 @@ for (const form of FORMS) {
       assert.equal(error.code, "ENFILE");
       assert.ok(port.names.includes("sleep"));
       const never = new FaultPort().fail("open", "EMFILE");
-      await using(
+      await onPort(
         never,
         () => rejection(form.writeText(path, "new", { retryMs: 0 })),
       );
@@ -266,11 +266,11 @@ for (const form of FORMS) {
       mkdirSync(join(directory, "d"));
       const path = join(directory, "d", "f");
       const posix = new FaultPort().fail("rename", "EACCES", 2);
-      await using(posix, () => rejection(form.writeText(path, "new")));
+      await onPort(posix, () => rejection(form.writeText(path, "new")));
       assert.ok(!posix.names.includes("sleep"));
       const windows = new FaultPort().fail("rename", "EPERM", 2);
       windows.windows = true;
-      const receipt = await using(windows, () => form.writeText(path, "new"));
+      const receipt = await onPort(windows, () => form.writeText(path, "new"));
       assert.equal(
         windows.names.filter((name) => name === "sleep").length,
         2,
@@ -304,7 +304,7 @@ for (const form of FORMS) {
       ) {
         const port = new FaultPort().fail("open", code);
         port.permits = () => false;
-        const error = await using(port, () => rejection(form.readText(path)));
+        const error = await onPort(port, () => rejection(form.readText(path)));
         assert.ok(error instanceof failed);
         assert.match(error.message, message);
       }

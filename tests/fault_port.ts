@@ -150,7 +150,7 @@ export class FaultPort implements Port {
 }
 
 /** Runs `body` with every function of the library on this port. */
-export async function using<T>(
+export async function onPort<T>(
   port: Port,
   body: () => T | Promise<T>,
 ): Promise<T> {

@@ -8,7 +8,7 @@ import {
   ParseError,
   SerializationError,
 } from "../mod.ts";
-import { FaultPort, using } from "./fault_port.ts";
+import { FaultPort, onPort } from "./fault_port.ts";
 import { rejection } from "./rejection.ts";
 import { inScratch } from "./scratch.ts";
 import { FORMS } from "./twins.ts";
@@ -182,7 +182,7 @@ for (const form of FORMS) {
         ] as [unknown, JsonWriteOptions, RegExp][]
       ) {
         const port = new FaultPort();
-        const error = await using(
+        const error = await onPort(
           port,
           () => rejection(form.writeJson(path, value, options)),
         );
@@ -304,7 +304,7 @@ for (const form of FORMS) {
       writeFileSync(path, "0123456789");
       assert.equal(await form.readText(path, { maxBytes: 10 }), "0123456789");
       const port = new FaultPort();
-      await using(
+      await onPort(
         port,
         () =>
           assert.rejects(form.readText(path, { maxBytes: 9 }), {
@@ -327,7 +327,7 @@ for (const form of FORMS) {
           }
           : undefined
       );
-      await using(growing, async () => {
+      await onPort(growing, async () => {
         assert.equal(await form.readText(path), "0123456789");
         await assert.rejects(form.readText(path, { maxBytes: 9 }), {
           code: "TOO_LARGE",

@@ -6,7 +6,7 @@ import { pathToFileURL } from "node:url";
 import { Worker } from "node:worker_threads";
 import { writeTextAtomic, writeTextAtomicSync } from "../mod.ts";
 import { fixture, runHere } from "./child.ts";
-import { FaultPort, using } from "./fault_port.ts";
+import { FaultPort, onPort } from "./fault_port.ts";
 import { inScratch, leftovers } from "./scratch.ts";
 
 const isDeno = "Deno" in globalThis;
@@ -71,10 +71,10 @@ test("at exit only what is in flight is removed: not a finished write's name, no
     const path = join(directory, "f");
     const port = new FaultPort();
     const other = new FaultPort();
-    await using(port, () => writeTextAtomic(path, "new"));
+    await onPort(port, () => writeTextAtomic(path, "new"));
     const finished = port.calls.find(({ name }) => name === "create")?.args[0];
     assert.equal(port.exitCallbacks.length, 1);
-    await using(port, () => writeTextAtomicSync(path, "new"));
+    await onPort(port, () => writeTextAtomicSync(path, "new"));
     assert.equal(port.exitCallbacks.length, 1, "one listener for all writes");
 
     let removed: unknown[] = [];
@@ -89,8 +89,8 @@ test("at exit only what is in flight is removed: not a finished write's name, no
       }
       return undefined;
     });
-    await using(other, () => writeTextAtomic(join(directory, "g"), "new"));
-    await using(
+    await onPort(other, () => writeTextAtomic(join(directory, "g"), "new"));
+    await onPort(
       port,
       () => assert.rejects(writeTextAtomic(path, "lost"), { code: "ENOENT" }),
     );

@@ -3,7 +3,7 @@ import { existsSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { AtomicError, DurabilityError, NoSpaceError } from "../mod.ts";
-import { FaultPort, PowerCut, using } from "./fault_port.ts";
+import { FaultPort, onPort, PowerCut } from "./fault_port.ts";
 import { rejection } from "./rejection.ts";
 import { inScratch, leftovers } from "./scratch.ts";
 import { FORMS } from "./twins.ts";
@@ -29,7 +29,7 @@ for (const form of FORMS) {
       const path = join(directory, "f");
       writeFileSync(path, "old");
       const port = new FaultPort();
-      await using(port, () => form.writeText(path, "new"));
+      await onPort(port, () => form.writeText(path, "new"));
       assert.deepEqual(port.names, REPLACE);
       const created = port.calls.find(({ name }) => name === "create")?.args[0];
       const renamed = port.calls.findIndex(({ name }) => name === "rename");
@@ -42,7 +42,7 @@ for (const form of FORMS) {
     inScratch(async (directory) => {
       const path = join(directory, "f");
       const port = new FaultPort();
-      await using(port, async () => {
+      await onPort(port, async () => {
         const full = await form.writeText(path, "1");
         assert.equal(full.fileSynced, true);
         assert.equal(full.directorySynced, true);
@@ -69,7 +69,7 @@ for (const form of FORMS) {
         const path = join(directory, `f${index}`);
         writeFileSync(path, "old");
         const port = new FaultPort().cutPowerAt(index);
-        const outcome = await using(
+        const outcome = await onPort(
           port,
           () => form.writeText(path, "new").catch((error) => error),
         );
@@ -91,7 +91,7 @@ for (const form of FORMS) {
         const path = join(directory, `f${index}`);
         writeFileSync(path, "old");
         const port = new FaultPort().failNth(index, "EIO");
-        const error = await using(
+        const error = await onPort(
           port,
           () => rejection(form.writeText(path, "new")),
         );
@@ -124,7 +124,7 @@ for (const form of FORMS) {
     inScratch(async (directory) => {
       const path = join(directory, "f");
       const port = new FaultPort().shortenWrites(3);
-      const receipt = await using(
+      const receipt = await onPort(
         port,
         () => form.writeText(path, "0123456789"),
       );
@@ -138,7 +138,7 @@ for (const form of FORMS) {
       const path = join(directory, "f");
       writeFileSync(path, "old");
       const port = new FaultPort().shortenWrites(0);
-      const error = await using(
+      const error = await onPort(
         port,
         () => rejection(form.writeText(path, "new")),
       );
@@ -156,7 +156,7 @@ for (const form of FORMS) {
       const port = new FaultPort().intercept(({ name }) =>
         name === "write" ? { result: 4 } : undefined
       );
-      const error = await using(
+      const error = await onPort(
         port,
         () => rejection(form.writeText(path, "new")),
       );
@@ -182,7 +182,7 @@ for (const form of FORMS) {
             : { code: "ENOSPC" };
         },
       );
-      const error = await using(
+      const error = await onPort(
         port,
         () => rejection(form.writeText(path, "new")),
       );
@@ -199,7 +199,7 @@ for (const form of FORMS) {
       const path = join(directory, "f");
       writeFileSync(path, "old");
       const port = new FaultPort().fail("fsync", "EIO", 1);
-      const error = await using(
+      const error = await onPort(
         port,
         () => rejection(form.writeText(path, "new")),
       );
@@ -221,7 +221,7 @@ for (const form of FORMS) {
       port.uuids.push(uuid, uuid);
       const planted = join(directory, `.f.${port.pid}.${uuid}.tmp`);
       symlinkSync(victim, planted);
-      await using(port, () => form.writeText(path, "new"));
+      await onPort(port, () => form.writeText(path, "new"));
       assert.equal(port.names.filter((name) => name === "create").length, 3);
       assert.equal(readFileSync(path, "utf8"), "new\n");
       assert.equal(readFileSync(victim, "utf8"), "untouched");
@@ -232,7 +232,7 @@ for (const form of FORMS) {
     inScratch(async (directory) => {
       const path = join(directory, "f");
       const port = new FaultPort().fail("create", "EEXIST");
-      const error = await using(
+      const error = await onPort(
         port,
         () => rejection(form.writeText(path, "new")),
       );
@@ -245,7 +245,7 @@ for (const form of FORMS) {
     inScratch(async (directory) => {
       const path = join(directory, "f");
       const port = new FaultPort().fail("fsync", "EIO").fail("unlink", "EROFS");
-      const error = await using(
+      const error = await onPort(
         port,
         () => rejection(form.writeText(path, "new")),
       );
@@ -269,7 +269,7 @@ for (const form of FORMS) {
       const bytes = new Uint8Array(40 * 1024 * 1024);
       for (let i = 0; i < bytes.length; i += 4093) bytes[i] = i;
       const port = new FaultPort();
-      await using(port, async () => {
+      await onPort(port, async () => {
         await form.writeBytes(path, bytes);
         assert.equal(port.names.filter((name) => name === "write").length, 3);
         const read = await form.readBytes(path);

@@ -132,8 +132,16 @@ export function* append(
   bytes: Uint8Array,
 ): Protocol<void> {
   const file = openFileOf(write);
-  for (let offset = 0; offset < bytes.length;) {
+  const { length } = bytes;
+  for (let offset = 0; offset < length;) {
     write.request.signal?.throwIfAborted();
+    // A buffer that is transferred or shrunk meanwhile has no bytes any more.
+    if (bytes.length !== length) {
+      throw new Refusal(
+        "SHORT_WRITE",
+        `the bytes were changed during the write: of ${length} only ${bytes.length} are left`,
+      );
+    }
     const rest = bytes.subarray(offset, offset + LARGEST_WRITE);
     // A full disk takes a part without an error: without the loop a truncated
     // file would be installed.

@@ -1,17 +1,47 @@
-/** A value in an error message: its type, and itself where it is short. */
+/**
+ * Values in error messages.
+ *
+ * @module
+ */
+
+const LONGEST_STRING = 60;
+
+/** A value in words: its type, and itself where it is short. */
 export function describe(value: unknown): string {
-  if (value === null || value === undefined) return String(value);
-  if (typeof value === "string") {
-    const text = JSON.stringify(value);
-    return `the string ${text.length > 60 ? `${text.slice(0, 56)}…"` : text}`;
+  switch (typeof value) {
+    case "string":
+      return `the string ${shorten(JSON.stringify(value))}`;
+    case "object":
+      return value === null ? "null" : describeObject(value);
+    case "undefined":
+      return "undefined";
+    case "function":
+      return "a function";
+    default:
+      return `the ${typeof value} ${String(value)}`;
   }
-  if (typeof value === "object") {
+}
+
+/** What was thrown, in words. Anything may be. */
+export function describeThrown(error: unknown): string {
+  return error instanceof Error ? error.message : describe(error);
+}
+
+function shorten(text: string): string {
+  return text.length > LONGEST_STRING
+    ? `${text.slice(0, LONGEST_STRING - 2)}…"`
+    : text;
+}
+
+function describeObject(value: object): string {
+  try {
     const { constructor } = value;
-    return typeof constructor === "function" && constructor.name !== ""
-      ? `an instance of ${constructor.name}`
+    const name = typeof constructor === "function" ? constructor.name : "";
+    return typeof name === "string" && name !== ""
+      ? `an instance of ${name}`
       : "an object";
+  } catch {
+    // A getter of theirs, or a revoked proxy.
+    return "an object";
   }
-  return typeof value === "function"
-    ? "a function"
-    : `the ${typeof value} ${String(value)}`;
 }

@@ -10,7 +10,11 @@ const SPACE = /[ \t\n\r]*/y;
 /** A token that is no string. */
 const TOKEN =
   /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null|[[\]{},:]/y;
+/** As much of a number or a word as may be the start of one. */
+const TOKEN_START =
+  /t(?:r(?:ue?)?)?|f(?:a(?:l(?:se?)?)?)?|n(?:u(?:ll?)?)?|-?(?:(?:0|[1-9]\d*)(?:\.\d*)?(?:(?<=\d)[eE][+-]?\d*)?)?/y;
 const ESCAPE = /\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})/y;
+const ESCAPE_START = /\\(?:u[0-9a-fA-F]{0,3})?/y;
 
 /** What may come next. */
 type State =
@@ -33,16 +37,18 @@ export function jsonErrorIndex(text: string): number | undefined {
     if (index === text.length) return state === "end" ? undefined : index;
     const isString = text[index] === '"';
     const token = isString ? '"' : matchAt(TOKEN, text, index);
-    const next: State | undefined = token === ""
-      ? undefined
-      : follow(state, token, closers);
+    const start = isString ? "" : matchAt(TOKEN_START, text, index);
+    if (token === "" && start === "") return index;
+    const next: State | undefined = follow(state, token || start, closers);
     if (next === undefined) return index;
+    // A number or a word that breaks off, as in "1." or "tru".
+    if (start.length > token.length) return index + start.length;
     state = next;
     index += token.length;
     if (isString) {
-      index = stringEnd(text, index);
-      if (text[index] !== '"') return index;
-      index += 1;
+      const { end, isClosed } = scanString(text, index);
+      if (!isClosed) return end;
+      index = end;
     }
   }
 }
@@ -52,17 +58,28 @@ function matchAt(pattern: RegExp, text: string, index: number): string {
   return pattern.exec(text)?.[0] ?? "";
 }
 
-/** The index of the quote that ends the string, or of what no string may hold. By hand: a pattern overflows its stack on a long string. */
-function stringEnd(text: string, start: number): number {
+/** How far a string goes from behind its first quote: behind its last one, or to what no string may hold. By hand: a pattern overflows its stack on a long string. */
+function scanString(
+  text: string,
+  start: number,
+): { end: number; isClosed: boolean } {
   let index = start;
   while (index < text.length) {
     const unit = text.charCodeAt(index);
-    if (unit === QUOTE || unit < FIRST_PRINTABLE) break;
-    const length = unit === BACKSLASH ? matchAt(ESCAPE, text, index).length : 1;
-    if (length === 0) break;
-    index += length;
+    if (unit === QUOTE) return { end: index + 1, isClosed: true };
+    if (unit < FIRST_PRINTABLE) break;
+    if (unit === BACKSLASH) {
+      const { length } = matchAt(ESCAPE, text, index);
+      if (length === 0) {
+        index += matchAt(ESCAPE_START, text, index).length;
+        break;
+      }
+      index += length;
+    } else {
+      index++;
+    }
   }
-  return index;
+  return { end: index, isClosed: false };
 }
 
 const QUOTE = 0x22;

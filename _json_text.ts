@@ -6,14 +6,15 @@
  */
 
 import { jsonErrorIndex } from "./_json_syntax.ts";
-import { describe } from "./_describe.ts";
+import { describe, describeThrown } from "./_describe.ts";
 import type { Attempt } from "./_failure.ts";
 import type {
   JsonReplacer,
   JsonReviver,
   JsonWriteOptions,
 } from "./_options.ts";
-import { describePosition, positionIn } from "./_utf8.ts";
+import { isPlainArray, isPlainObject } from "./_plain_object.ts";
+import { describePosition, textPosition } from "./_utf8.ts";
 import { ParseError, SerializationError } from "./errors.ts";
 
 /** The JSON text of a value, without a newline at its end. */
@@ -22,24 +23,48 @@ export function stringifyJson(
   options: JsonWriteOptions,
   attempt: Attempt,
 ): string {
-  const { replacer, indent = 2 } = options;
-  const walk = new Walk(options);
-  const watched = options.sortKeys === true || options.onLossy === "error";
+  const { indent = 2, sortKeys = false, onLossy = "allow" } = options;
   try {
-    const text = watched
-      ? walk.stringify(value, indent)
-      : typeof replacer === "object"
-      ? JSON.stringify(value, [...replacer], indent)
-      : JSON.stringify(value, replacer, indent);
+    if (onLossy === "error") new Walk(options).stringify(value, 0);
+    const text = sortKeys
+      ? new Walk({ ...options, onLossy: "allow" }).stringify(value, indent)
+      : plainStringify(value, options.replacer, indent);
     // Where the top level has no JSON form, the result is not a string.
     if (typeof text === "string") return text;
     throw new Unserializable("$", `${describe(value)} has no JSON form`);
   } catch (error) {
-    throw serializationError(
-      attempt,
-      watched ? error : walk.find(value, error),
+    const found = findUnserializable(value, options) ?? error;
+    const reason = found instanceof Unserializable
+      ? `${found.message} at ${found.place}`
+      : describeThrown(found);
+    throw new SerializationError(
+      `Cannot write "${attempt.path}": the value cannot be written as JSON: ${reason}`,
+      { ...attempt, code: "SERIALIZATION", cause: error },
     );
   }
+}
+
+function plainStringify(
+  value: unknown,
+  replacer: JsonWriteOptions["replacer"],
+  indent: number | string,
+): string | undefined {
+  return typeof replacer === "object"
+    ? JSON.stringify(value, [...replacer], indent)
+    : JSON.stringify(value, replacer, indent);
+}
+
+/** The place at which `JSON.stringify` threw, which it does not tell. */
+function findUnserializable(
+  value: unknown,
+  options: JsonWriteOptions,
+): Unserializable | undefined {
+  try {
+    new Walk(options).stringify(value, 0);
+  } catch (error) {
+    if (error instanceof Unserializable) return error;
+  }
+  return undefined;
 }
 
 /** The value of a JSON text; a byte order mark is skipped. */
@@ -56,7 +81,7 @@ export function parseJson<T>(
     const index = jsonErrorIndex(json);
     // It is JSON: the error is the reviver's own.
     if (index === undefined) throw cause;
-    const position = positionIn(text, start + index);
+    const position = textPosition(text, start + index);
     throw new ParseError(
       `Cannot read "${attempt.path}": it is not JSON: ${
         found(json, index)
@@ -67,23 +92,11 @@ export function parseJson<T>(
 }
 
 function found(json: string, index: number): string {
-  if (json.trim() === "") return "it is empty";
+  if (/^[ \t\n\r]*$/.test(json)) return "it is empty";
   const character = json.codePointAt(index);
   return character === undefined
     ? "it ends too early"
     : `unexpected ${JSON.stringify(String.fromCodePoint(character))}`;
-}
-
-function serializationError(attempt: Attempt, error: unknown): unknown {
-  const reason = error instanceof Unserializable
-    ? `${error.message} at ${error.place}`
-    : error instanceof Error
-    ? error.message
-    : String(error);
-  return new SerializationError(
-    `Cannot write "${attempt.path}": the value cannot be written as JSON: ${reason}`,
-    { ...attempt, code: "SERIALIZATION", cause: error },
-  );
 }
 
 /** A part of a value that JSON cannot hold. */
@@ -118,7 +131,7 @@ class Walk {
   constructor({ replacer, sortKeys, onLossy }: JsonWriteOptions) {
     this.#replacer = typeof replacer === "function" ? replacer : undefined;
     this.#keys = typeof replacer === "object"
-      ? [...new Set(replacer.map(String))]
+      ? [...new Set([...replacer].map(String))]
       : undefined;
     this.#sortKeys = sortKeys ?? false;
     this.#rejectsLoss = onLossy === "error";
@@ -132,40 +145,30 @@ class Walk {
     }, indent);
   }
 
-  /** The place that made `JSON.stringify` throw `error`, or `error` itself. */
-  find(value: unknown, error: unknown): unknown {
-    if (error instanceof Unserializable) return error;
-    try {
-      this.stringify(value, 0);
-    } catch (found) {
-      return found instanceof Unserializable ? found : error;
-    }
-    return error;
-  }
-
   #visit(holder: object, key: string, given: unknown): unknown {
     while (this.#levels.length > 0 && this.#levels.at(-1)?.holder !== holder) {
       this.#levels.pop();
     }
-    const value = this.#replacer === undefined
-      ? given
-      : this.#replacer.call(holder, key, given);
-    if (typeof value === "bigint") {
+    const value = this.#replacer === undefined ? given : this.#replacer.call(
+      this.#levels.at(-1)?.original ?? holder,
+      key,
+      given,
+    );
+    if (isBigInt(value)) {
       this.#fail(holder, key, `the BigInt ${value}n has no JSON form`);
     }
-    if (this.#rejectsLoss) {
-      const loss = lossOf(value);
-      if (loss !== undefined) {
-        this.#fail(holder, key, `${loss}, and onLossy is "error"`);
-      }
+    // To drop a property is what a replacer returns undefined for.
+    const isDropped = value === undefined && given !== undefined;
+    const loss = this.#rejectsLoss && !isDropped ? lossOf(value) : undefined;
+    if (loss !== undefined) {
+      this.#fail(holder, key, `${loss}, and onLossy is "error"`);
     }
-    return typeof value === "object" && value !== null
+    return typeof value === "object" && value !== null && !isAtom(value)
       ? this.#enter(holder, key, value)
       : value;
   }
 
   #enter(holder: object, key: string, original: object): object {
-    if (isBoxed(original)) return original;
     if (this.#levels.some((level) => level.original === original)) {
       this.#fail(holder, key, "the value contains itself");
     }
@@ -178,11 +181,11 @@ class Walk {
   }
 
   #withChosenKeys(original: object): object {
-    const keys = this.#keys?.filter((key) => Object.hasOwn(original, key)) ??
+    const keys = this.#keys?.filter((key) => key in original) ??
       Object.keys(original);
     // Without a prototype, or a key "__proto__" would be lost.
     const copy: Record<string, unknown> = Object.create(null);
-    for (const key of this.#sortKeys ? keys.sort() : keys) {
+    for (const key of this.#sortKeys ? keys.toSorted() : keys) {
       copy[key] = Reflect.get(original, key);
     }
     return copy;
@@ -230,25 +233,45 @@ function lossOfObject(value: object): string | undefined {
   if (symbol !== undefined) {
     return `the property ${String(symbol)} would be dropped`;
   }
-  if (Array.isArray(value)) {
-    // Behind the indices, if at all. A hole shows as undefined in its turn.
-    const last = Object.keys(value).at(-1);
-    return last === undefined || /^\d+$/.test(last)
-      ? undefined
-      : `the array's property ${JSON.stringify(last)} would be dropped`;
+  if (isPlainArray(value)) {
+    // More keys than elements: the last is a name. A hole, which would hide
+    // one, shows as undefined in its turn.
+    const keys = Object.keys(value);
+    return keys.length > value.length
+      ? `the array's property ${JSON.stringify(keys.at(-1))} would be dropped`
+      : undefined;
   }
-  const prototype = Object.getPrototypeOf(value);
-  // By its own prototype being none: in a test runner's realm Object may be another.
-  const isPlain = prototype === null ||
-    (Object.getPrototypeOf(prototype) === null &&
-      Object.hasOwn(prototype, "hasOwnProperty"));
-  return isPlain
+  return isPlainObject(value)
     ? undefined
     : `${describe(value)} would come back as something else`;
 }
 
-/** What `JSON.stringify` writes as the primitive inside. */
-function isBoxed(value: object): boolean {
-  return value instanceof Number || value instanceof String ||
-    value instanceof Boolean;
+function isBigInt(value: unknown): boolean {
+  return typeof value === "bigint" ||
+    (typeof value === "object" && value !== null &&
+      isBox(value, "BigInt", BigInt.prototype.valueOf));
+}
+
+/** What `JSON.stringify` does not walk into: raw JSON, and a primitive in an object. */
+function isAtom(value: object): boolean {
+  return isRawJson(value) ||
+    isBox(value, "Number", Number.prototype.valueOf) ||
+    isBox(value, "String", String.prototype.valueOf) ||
+    isBox(value, "Boolean", Boolean.prototype.valueOf);
+}
+
+function isRawJson(value: object): boolean {
+  return "isRawJSON" in JSON && typeof JSON.isRawJSON === "function" &&
+    JSON.isRawJSON(value) === true;
+}
+
+/** By its slot, as `JSON.stringify` looks: its class may be that of another realm. The tag only spares the others an exception. */
+function isBox(value: object, tag: string, unbox: () => unknown): boolean {
+  if (Object.prototype.toString.call(value) !== `[object ${tag}]`) return false;
+  try {
+    unbox.call(value);
+    return true;
+  } catch {
+    return false;
+  }
 }

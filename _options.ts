@@ -8,6 +8,7 @@
  */
 
 import { describe } from "./_describe.ts";
+import { isPlainObject } from "./_plain_object.ts";
 
 /**
  * What is waited for before a write resolves.
@@ -229,7 +230,7 @@ const callback: Check = (value) =>
 // By shape: in a test runner's realm AbortSignal may be another class.
 const signal: Check = (value) =>
   typeof value === "object" && value !== null && "aborted" in value &&
-    "reason" in value
+    "throwIfAborted" in value && typeof value.throwIfAborted === "function"
     ? undefined
     : "an AbortSignal";
 const id = integer(0, 2 ** 32 - 2, "");
@@ -246,7 +247,9 @@ const indent: Check = (value) =>
     : "an integer from 0 to 10, or a string of at most 10 white-space characters";
 const replacer: Check = (value) =>
   typeof value === "function" || (Array.isArray(value) &&
-      value.every((key) => typeof key === "string" || typeof key === "number"))
+      [...value].every((key) =>
+        typeof key === "string" || typeof key === "number"
+      ))
     ? undefined
     : "a function, or an array of strings and numbers";
 const milliseconds: Check = (value) =>
@@ -315,16 +318,24 @@ export function knowsOption(kind: OptionKind, name: string): boolean {
   return Object.hasOwn(CHECKS[kind], name);
 }
 
-/** Throws a `TypeError` unless every option is known to this kind of function and has a fitting value. */
-export function checkOptions(kind: OptionKind, options: unknown): void {
-  if (options === undefined) return;
-  if (typeof options !== "object" || options === null) {
+/**
+ * The caller's options, each read once, so that they cannot change after their
+ * check. Throws a `TypeError` unless every one is known to this kind of
+ * function and has a fitting value.
+ */
+export function checkOptions<Options extends object>(
+  kind: OptionKind,
+  options: Options,
+): Options {
+  // Anything else would lose what it inherits, or be something passed by mistake.
+  if (!isPlainObject(options)) {
     throw new TypeError(
-      `Options must be an object: received ${describe(options)}`,
+      `Options must be a plain object: received ${describe(options)}`,
     );
   }
+  const checked = { ...options };
   const checks = CHECKS[kind];
-  for (const [name, value] of Object.entries(options)) {
+  for (const [name, value] of Object.entries(checked)) {
     if (!knowsOption(kind, name)) {
       throw new TypeError(
         `Unknown option "${name}": the options here are ${
@@ -340,4 +351,5 @@ export function checkOptions(kind: OptionKind, options: unknown): void {
       );
     }
   }
+  return checked;
 }

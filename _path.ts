@@ -8,9 +8,12 @@
 import { describe } from "./_describe.ts";
 import type { Host } from "./_runtime/port.ts";
 
+/** A share, a drive, or the current drive. */
+const WINDOWS_ROOT = /^(?:[\\/]{2}[^\\/]+[\\/]+[^\\/]+|[a-z]:)?[\\/]/i;
+
 /** Makes a path that the caller gave absolute, or throws a `TypeError` that says what is wrong with it. */
 export function absolutePath(host: Host, path: string | URL): string {
-  const text = path instanceof URL ? fromFileUrl(host, path) : path;
+  const text = isUrl(path) ? fromFileUrl(host, path) : path;
   if (typeof text !== "string") {
     throw new TypeError(
       `Path must be a string or a file URL: received ${describe(text)}`,
@@ -38,15 +41,35 @@ export function absolutePath(host: Host, path: string | URL): string {
       }, which ends in a separator`,
     );
   }
+  const name = nameOf(host, text);
+  if (name === "." || name === "..") {
+    throw new TypeError(
+      `Path must name a file, not a directory: received ${
+        JSON.stringify(text)
+      }, whose last part is "${name}"`,
+    );
+  }
+  if (host.windows && /^[a-z]:(?![\\/])/i.test(text)) {
+    throw new TypeError(
+      `Path must not be relative to the current directory of a drive: received ${
+        JSON.stringify(text)
+      }`,
+    );
+  }
   return isAbsolute(host, text) ? text : joinPath(host, host.cwd(), text);
+}
+
+/** By shape: in a test runner's realm URL may be another class. */
+function isUrl(path: unknown): path is URL {
+  return typeof path === "object" && path !== null && "href" in path &&
+    "pathname" in path && "protocol" in path;
 }
 
 /** The directory part of an absolute path. */
 export function directoryOf(host: Host, path: string): string {
-  const end = lastSeparator(host, path);
-  // Keep the separator of a root: "/f" is in "/", "C:\f" in "C:\".
-  const root = host.windows ? 3 : 1;
-  return path.slice(0, Math.max(end, root));
+  // With the separator of a root: "/f" is in "/", "C:\f" in "C:\".
+  const [root = ""] = (host.windows ? WINDOWS_ROOT : /^\//).exec(path) ?? [];
+  return path.slice(0, Math.max(lastSeparator(host, path), root.length));
 }
 
 /** The part of a path behind its last separator. */
@@ -107,8 +130,14 @@ function fromFileUrl(host: Host, url: URL): string {
   }
   const path = decodePath(url);
   if (!host.windows) return path;
-  const local = path.replace(/^\/(?=[a-z]:)/i, "").replaceAll("/", "\\");
-  return url.hostname === "" ? local : `\\\\${url.hostname}${local}`;
+  const local = path.replaceAll("/", "\\");
+  if (url.hostname !== "") return `\\\\${url.hostname}${local}`;
+  if (!/^\\[a-z]:\\/i.test(local)) {
+    throw new TypeError(
+      `File URL must name a drive: received ${JSON.stringify(url.href)}`,
+    );
+  }
+  return local.slice(1);
 }
 
 function decodePath(url: URL): string {

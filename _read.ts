@@ -30,8 +30,9 @@ export interface WholeRead<T> {
   readonly port: Port;
   readonly attempt: Attempt;
   readonly request: ReadRequest;
-  readonly options: FallbackOption<T>;
-  readonly decode: (bytes: Uint8Array<ArrayBuffer>, attempt: Attempt) => T;
+  /** The value for a missing file, where the caller gave one. */
+  readonly fallback: { readonly value: T } | undefined;
+  readonly decode: (bytes: Uint8Array<ArrayBuffer>) => T;
 }
 
 /** A read, with every option decided. */
@@ -42,25 +43,37 @@ export interface ReadRequest {
 }
 
 /** Checks the arguments, before the disk is touched. */
-export function prepareRead<T>(
+export function prepareRead<T, Options extends ReadOptions & FallbackOption<T>>(
   operation: string,
   kind: OptionKind,
   path: string | URL,
-  options: ReadOptions & FallbackOption<T>,
-  decode: WholeRead<T>["decode"],
+  given: Options,
+  decode: (
+    bytes: Uint8Array<ArrayBuffer>,
+    options: Options,
+    attempt: Attempt,
+  ) => T,
 ): WholeRead<T> {
-  checkOptions(kind, options);
+  const options = checkOptions(kind, given);
   const port = currentPort();
+  const attempt: Attempt = {
+    operation,
+    access: "read",
+    path: absolutePath(port, path),
+  };
   return {
     port,
-    attempt: { operation, access: "read", path: absolutePath(port, path) },
+    attempt,
     request: {
       maxBytes: options.maxBytes ?? Infinity,
       retryMs: options.retryMs ?? 1000,
       signal: options.signal,
     },
-    options,
-    decode,
+    // Named with the value undefined, it is that value.
+    fallback: Object.hasOwn(options, "fallback")
+      ? { value: options.fallback as T }
+      : undefined,
+    decode: (bytes) => decode(bytes, options, attempt),
   };
 }
 
@@ -71,9 +84,9 @@ export async function read<T>(prepared: WholeRead<T>): Promise<T> {
   try {
     bytes = await runAsync(port, readWhole(port, attempt.path, request));
   } catch (error) {
-    return recover(prepared, error);
+    return fallBack(prepared, error);
   }
-  return decode(bytes, attempt);
+  return decode(bytes);
 }
 
 /** Performs a prepared read, blocking. */
@@ -83,18 +96,17 @@ export function readSync<T>(prepared: WholeRead<T>): T {
   try {
     bytes = runSync(port, readWhole(port, attempt.path, request));
   } catch (error) {
-    return recover(prepared, error);
+    return fallBack(prepared, error);
   }
-  return decode(bytes, attempt);
+  return decode(bytes);
 }
 
-/** The fallback for a missing file, where the caller gave one. */
-function recover<T>(
-  { port, attempt, options }: WholeRead<T>,
+function fallBack<T>(
+  { port, attempt, fallback }: WholeRead<T>,
   error: unknown,
 ): T {
-  if (failedWith(error, "ENOENT") && Object.hasOwn(options, "fallback")) {
-    return options.fallback as T;
+  if (failedWith(error, "ENOENT") && fallback !== undefined) {
+    return fallback.value;
   }
   throw explain(port, attempt, error);
 }

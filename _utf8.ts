@@ -5,13 +5,13 @@
  * @module
  */
 
+import type { Attempt } from "./_failure.ts";
 import {
   AtomicError,
   ParseError,
   type ParsePosition,
   SerializationError,
 } from "./errors.ts";
-import type { Attempt } from "./_failure.ts";
 
 /** The bytes of a text, or a `SerializationError` where it is ill-formed. */
 export function encodeText(text: string, attempt: Attempt): Uint8Array {
@@ -32,15 +32,15 @@ export function decodeText(bytes: Uint8Array, attempt: Attempt): string {
   try {
     return decode(bytes);
   } catch (cause) {
-    // Only a TypeError speaks of the bytes; a string may also be too long.
-    if (!(cause instanceof TypeError)) {
+    // What the error is about the runtimes do not tell alike.
+    const byteOffset = invalidByteOffset(bytes);
+    if (byteOffset === undefined) {
       throw new AtomicError(
         `Cannot read "${attempt.path}": its ${bytes.length} bytes are more than a string can hold: read them with readBytes`,
         { ...attempt, code: "TOO_LARGE", cause },
       );
     }
-    const valid = validPrefix(bytes);
-    const position = positionIn(valid, valid.length);
+    const position = bytePosition(bytes, byteOffset);
     throw new ParseError(
       `Cannot read "${attempt.path}": it is not UTF-8 at ${
         describePosition(position)
@@ -50,42 +50,83 @@ export function decodeText(bytes: Uint8Array, attempt: Attempt): string {
   }
 }
 
+function decode(bytes: Uint8Array): string {
+  return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
+    .decode(bytes);
+}
+
+/** Where the first sequence of bytes starts that is no character, by the table of well-formed sequences in the Unicode standard (3-7). */
+export function invalidByteOffset(bytes: Uint8Array): number | undefined {
+  let offset = 0;
+  while (offset < bytes.length) {
+    const lead = bytes[offset] ?? 0;
+    if (lead < 0x80) {
+      offset++;
+      continue;
+    }
+    const length = sequenceLength(lead);
+    if (length === 0) return offset;
+    for (let index = 1; index < length; index++) {
+      const byte = bytes[offset + index] ?? 0;
+      const [from, to] = index === 1 ? secondByteRange(lead) : CONTINUATION;
+      if (byte < from || byte > to) return offset;
+    }
+    offset += length;
+  }
+  return undefined;
+}
+
+const CONTINUATION = [0x80, 0xbf] as const;
+
+function sequenceLength(lead: number): number {
+  if (lead >= 0xc2 && lead <= 0xdf) return 2;
+  if (lead >= 0xe0 && lead <= 0xef) return 3;
+  return lead >= 0xf0 && lead <= 0xf4 ? 4 : 0;
+}
+
+/** Without overlong forms, surrogates, and what is beyond U+10FFFF. */
+function secondByteRange(lead: number): readonly [from: number, to: number] {
+  switch (lead) {
+    case 0xe0:
+      return [0xa0, 0xbf];
+    case 0xed:
+      return [0x80, 0x9f];
+    case 0xf0:
+      return [0x90, 0xbf];
+    case 0xf4:
+      return [0x80, 0x8f];
+    default:
+      return CONTINUATION;
+  }
+}
+
+const NEWLINE = 0x0a;
+
+function bytePosition(bytes: Uint8Array, byteOffset: number): ParsePosition {
+  const before = bytes.subarray(0, byteOffset);
+  let line = 1;
+  for (const byte of before) if (byte === NEWLINE) line++;
+  const lineStart = before.lastIndexOf(NEWLINE) + 1;
+  const column = decode(before.subarray(lineStart)).length + 1;
+  return { line, column, byteOffset };
+}
+
 /** Where the character at `index` of a file's text is. */
-export function positionIn(text: string, index: number): ParsePosition {
-  const before = text.slice(0, index);
-  const lineStart = before.lastIndexOf("\n") + 1;
-  return {
-    line: before.split("\n").length,
-    column: index - lineStart + 1,
-    byteOffset: new TextEncoder().encode(before).length,
-  };
+export function textPosition(text: string, index: number): ParsePosition {
+  let line = 1;
+  let lineStart = 0;
+  for (;;) {
+    const newline = text.indexOf("\n", lineStart);
+    if (newline === -1 || newline >= index) break;
+    line++;
+    lineStart = newline + 1;
+  }
+  const byteOffset = new TextEncoder().encode(text.slice(0, index)).length;
+  return { line, column: index - lineStart + 1, byteOffset };
 }
 
 /** A position in an error message. */
 export function describePosition(position: ParsePosition): string {
   const { line, column, byteOffset } = position;
   return `line ${line}, column ${column} (byte ${byteOffset})`;
-}
-
-/** As a stream, the bytes may end within a character. */
-function decode(bytes: Uint8Array, stream = false): string {
-  return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
-    .decode(bytes, { stream });
-}
-
-/** The text before the first byte that is no UTF-8, found by halving: only failures pay for it. */
-function validPrefix(bytes: Uint8Array): string {
-  let valid = 0;
-  let invalid = bytes.length + 1;
-  let text = "";
-  while (invalid - valid > 1) {
-    const middle = Math.floor((valid + invalid) / 2);
-    try {
-      text = decode(bytes.subarray(0, middle), true);
-      valid = middle;
-    } catch {
-      invalid = middle;
-    }
-  }
-  return text;
 }

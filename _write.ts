@@ -26,14 +26,14 @@ export interface WholeWrite {
 }
 
 /** Checks and encodes. Whatever is wrong with the arguments is thrown here, before the disk is touched. */
-export function prepareWrite(
+export function prepareWrite<Options extends WriteOptions>(
   operation: string,
   kind: OptionKind,
   path: string | URL,
-  options: WriteOptions,
-  encode: (attempt: Attempt) => Uint8Array,
+  given: Options,
+  encode: (options: Options, attempt: Attempt) => Uint8Array,
 ): WholeWrite {
-  checkOptions(kind, options);
+  const options = checkOptions(kind, given);
   const port = currentPort();
   const attempt: Attempt = {
     operation,
@@ -55,7 +55,7 @@ export function prepareWrite(
       retryMs: options.retryMs ?? 1000,
       signal: options.signal,
     },
-    bytes: encode(attempt),
+    bytes: encode(options, attempt),
   };
 }
 

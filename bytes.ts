@@ -185,7 +185,13 @@ function prepareBytesRead(
   return prepareRead(operation, "read", path, options, (bytes) => bytes);
 }
 
-/** By tag: in a test runner's realm Uint8Array may be another class. */
+/** By the getter of its brand: the class may be that of another realm, and a tag can be faked. */
 function isBytes(value: unknown): value is Uint8Array {
-  return Object.prototype.toString.call(value) === "[object Uint8Array]";
+  const prototype = Object.getPrototypeOf(Uint8Array.prototype);
+  return Reflect.get(prototype, Symbol.toStringTag, value) === "Uint8Array" &&
+    !isDetached(value as Uint8Array);
+}
+
+function isDetached({ buffer }: Uint8Array): boolean {
+  return "detached" in buffer && buffer.detached;
 }

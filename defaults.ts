@@ -24,6 +24,7 @@ import {
   knowsOption,
   type OptionKind,
 } from "./_options.ts";
+import { isPlainObject } from "./_plain_object.ts";
 import {
   readText,
   readTextSync,
@@ -95,35 +96,37 @@ export interface BoundFunctions {
  * ```
  */
 export function withDefaults(defaults: DefaultOptions): BoundFunctions {
-  checkOptions("defaults", defaults);
-  const write = knownTo("write", defaults);
-  const textWrite = knownTo("textWrite", defaults);
-  const jsonWrite = knownTo("jsonWrite", defaults);
-  const read = knownTo("read", defaults);
-  const jsonRead = knownTo("jsonRead", defaults);
+  const checked = checkOptions("defaults", defaults);
+  const write = knownTo("write", checked);
+  const textWrite = knownTo("textWrite", checked);
+  const jsonWrite = knownTo("jsonWrite", checked);
+  const read = knownTo("read", checked);
+  const jsonRead = knownTo("jsonRead", checked);
   return {
-    readBytes: (path, options) => readBytes(path, merge(read, options)),
+    readBytes: async (path, options) =>
+      await readBytes(path, merge(read, options)),
     readBytesSync: (path, options) => readBytesSync(path, merge(read, options)),
-    readJson: <T = unknown>(
+    readJson: async <T = unknown>(
       path: string | URL,
       options?: JsonReadOptions & FallbackOption<T>,
-    ) => readJson<T>(path, merge(jsonRead, options)),
+    ) => await readJson<T>(path, merge(jsonRead, options)),
     readJsonSync: <T = unknown>(
       path: string | URL,
       options?: JsonReadOptions & FallbackOption<T>,
     ) => readJsonSync<T>(path, merge(jsonRead, options)),
-    readText: (path, options) => readText(path, merge(read, options)),
+    readText: async (path, options) =>
+      await readText(path, merge(read, options)),
     readTextSync: (path, options) => readTextSync(path, merge(read, options)),
-    writeBytesAtomic: (path, bytes, options) =>
-      writeBytesAtomic(path, bytes, merge(write, options)),
+    writeBytesAtomic: async (path, bytes, options) =>
+      await writeBytesAtomic(path, bytes, merge(write, options)),
     writeBytesAtomicSync: (path, bytes, options) =>
       writeBytesAtomicSync(path, bytes, merge(write, options)),
-    writeJsonAtomic: (path, value, options) =>
-      writeJsonAtomic(path, value, merge(jsonWrite, options)),
+    writeJsonAtomic: async (path, value, options) =>
+      await writeJsonAtomic(path, value, merge(jsonWrite, options)),
     writeJsonAtomicSync: (path, value, options) =>
       writeJsonAtomicSync(path, value, merge(jsonWrite, options)),
-    writeTextAtomic: (path, text, options) =>
-      writeTextAtomic(path, text, merge(textWrite, options)),
+    writeTextAtomic: async (path, text, options) =>
+      await writeTextAtomic(path, text, merge(textWrite, options)),
     writeTextAtomicSync: (path, text, options) =>
       writeTextAtomicSync(path, text, merge(textWrite, options)),
   };
@@ -140,10 +143,8 @@ function merge<Options extends object>(
   defaults: DefaultOptions,
   options: Options | undefined,
 ): Options {
-  // What is no object is passed on: the function itself rejects it.
-  if (options !== undefined && (typeof options !== "object" || !options)) {
-    return options;
-  }
+  // What are no options is passed on: the function itself rejects it.
+  if (options !== undefined && !isPlainObject(options)) return options;
   const named = Object.entries(options ?? {}).filter(([name, value]) =>
     value !== undefined || !Object.hasOwn(defaults, name)
   );

@@ -183,11 +183,17 @@ function prepare(
   value: unknown,
   options: JsonWriteOptions,
 ): WholeWrite {
-  return prepareWrite(operation, "jsonWrite", path, options, (attempt) => {
-    const text = stringifyJson(value, options, attempt);
-    const { trailingNewline = true } = options;
-    return encodeText(trailingNewline ? `${text}\n` : text, attempt);
-  });
+  return prepareWrite(
+    operation,
+    "jsonWrite",
+    path,
+    options,
+    (checked, attempt) => {
+      const text = stringifyJson(value, checked, attempt);
+      const { trailingNewline = true } = checked;
+      return encodeText(trailingNewline ? `${text}\n` : text, attempt);
+    },
+  );
 }
 
 function prepareJsonRead<T>(
@@ -200,7 +206,7 @@ function prepareJsonRead<T>(
     "jsonRead",
     path,
     options,
-    (bytes, attempt) =>
-      parseJson<T>(decodeText(bytes, attempt), options.reviver, attempt),
+    (bytes, { reviver }, attempt) =>
+      parseJson<T>(decodeText(bytes, attempt), reviver, attempt),
   );
 }

@@ -169,16 +169,22 @@ function prepare(
   text: string,
   options: TextWriteOptions,
 ): WholeWrite {
-  return prepareWrite(operation, "textWrite", path, options, (attempt) => {
-    if (typeof text !== "string") {
-      throw new TypeError(
-        `Text must be a string: received ${
-          describe(text)
-        }; other values are written with writeJsonAtomic or writeBytesAtomic`,
-      );
-    }
-    return encodeText(endLine(text, options), attempt);
-  });
+  return prepareWrite(
+    operation,
+    "textWrite",
+    path,
+    options,
+    (checked, attempt) => {
+      if (typeof text !== "string") {
+        throw new TypeError(
+          `Text must be a string: received ${
+            describe(text)
+          }; other values are written with writeJsonAtomic or writeBytesAtomic`,
+        );
+      }
+      return encodeText(endLine(text, checked), attempt);
+    },
+  );
 }
 
 /** Ends the last line, where there is one. */
@@ -196,5 +202,11 @@ function prepareTextRead(
   path: string | URL,
   options: ReadOptions & FallbackOption<string>,
 ): WholeRead<string> {
-  return prepareRead(operation, "read", path, options, decodeText);
+  return prepareRead(
+    operation,
+    "read",
+    path,
+    options,
+    (bytes, _checked, attempt) => decodeText(bytes, attempt),
+  );
 }

@@ -4,7 +4,14 @@ import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
 import { pathToFileURL } from "node:url";
-import { absolutePath, directoryOf, joinPath, nameOf } from "../_path.ts";
+import { describe, describeThrown } from "../_describe.ts";
+import {
+  absolutePath,
+  directoryOf,
+  joinPath,
+  nameOf,
+  withoutDots,
+} from "../_path.ts";
 import { SerializationError, withDefaults } from "../mod.ts";
 import { FaultPort, onPort } from "./fault_port.ts";
 import { rejection } from "./rejection.ts";
@@ -26,6 +33,8 @@ for (const form of FORMS) {
           ["", /must not be empty/],
           ["a\0b", /NUL/],
           [`${directory}/`, /ends in a separator/],
+          [`${directory}/new/.`, /whose last part is "\."/],
+          ["..", /whose last part is "\.\."/],
           [`${directory}/\ud800`, /well-formed/],
           [undefined, /string or a file URL: received undefined/],
           [5, /received the number 5/],
@@ -93,8 +102,20 @@ for (const form of FORMS) {
           [{ trailingNewline: 0 }, /"trailingNewline"/],
           [{ indent: 2 }, /^Unknown option "indent"/],
           [{ maxBytes: 2 }, /^Unknown option "maxBytes"/],
-          ["fast", /^Options must be an object: received the string "fast"/],
-          [null, /^Options must be an object: received null/],
+          [
+            "fast",
+            /^Options must be a plain object: received the string "fast"/,
+          ],
+          [
+            [],
+            /^Options must be a plain object: received an instance of Array/,
+          ],
+          [new Map([["mode", 0o600]]), /an instance of Map/],
+          [AbortSignal.abort(), /an instance of AbortSignal/],
+          // What it inherits would be lost, or escape the check.
+          [Object.create({ createNew: true }), /^Options must be a plain/],
+          [{ signal: { aborted: false, reason: 0 } }, /"signal"/],
+          [null, /^Options must be a plain object: received null/],
         ] as const
       ) {
         const port = new FaultPort();
@@ -115,6 +136,7 @@ for (const form of FORMS) {
           ],
           [{ replacer: {} }, /"replacer"/],
           [{ replacer: [true] }, /"replacer"/],
+          [{ replacer: [, "a"] }, /"replacer"/],
           [{ sortKeys: 1 }, /"sortKeys"/],
           [{ onLossy: "warn" }, /"onLossy"/],
         ] as const
@@ -162,6 +184,12 @@ for (const form of FORMS) {
           ["writeBytes", new ArrayBuffer(1), /an instance of ArrayBuffer/],
           ["writeBytes", [1, 2], /an instance of Array/],
           ["writeBytes", new Uint16Array(1), /an instance of Uint16Array/],
+          [
+            "writeBytes",
+            { [Symbol.toStringTag]: "Uint8Array" },
+            /an instance of Object/,
+          ],
+          ["writeBytes", detached(), /an instance of Uint8Array/],
         ] as const
       ) {
         const port = new FaultPort();
@@ -225,6 +253,31 @@ for (const form of FORMS) {
     }));
 }
 
+/** A view whose buffer was given away. */
+function detached(): Uint8Array {
+  const bytes = new Uint8Array(8);
+  structuredClone(bytes.buffer, { transfer: [bytes.buffer] });
+  return bytes;
+}
+
+test("each option is read once, so that it cannot change after its check", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    let reads = 0;
+    const options = {
+      get mode() {
+        return reads++ === 0 ? 0o600 : -1;
+      },
+    };
+    const [async, sync] = FORMS;
+    await sync?.writeText(path, "new", options);
+    assert.equal(reads, 1);
+    const late: { fallback?: string } = { fallback: "none" };
+    const reading = async?.readText(join(directory, "missing"), late);
+    delete late.fallback;
+    assert.equal(await reading, "none");
+  }));
+
 test("the async functions reject and never throw", () => {
   const [form] = FORMS;
   assert.ok(form !== undefined);
@@ -239,6 +292,25 @@ test("the async functions reject and never throw", () => {
     ] as const
   ) {
     const promise = unchecked(form, name)("", Symbol("x"), 5);
+    assert.ok(promise instanceof Promise);
+    promise.catch(() => {});
+  }
+  const broken = {
+    get retryMs(): number {
+      throw new Error("broken");
+    },
+  };
+  const bound = withDefaults({});
+  for (
+    const promise of [
+      bound.readBytes("f", broken),
+      bound.readJson("f", broken),
+      bound.readText("f", broken),
+      bound.writeBytesAtomic("f", new Uint8Array(), broken),
+      bound.writeJsonAtomic("f", 1, broken),
+      bound.writeTextAtomic("f", "", broken),
+    ]
+  ) {
     assert.ok(promise instanceof Promise);
     promise.catch(() => {});
   }
@@ -313,6 +385,23 @@ test("paths on Windows are split and joined with either separator, and URLs name
   ) {
     assert.equal(absolutePath(host, given), path);
   }
+  for (
+    const path of ["C:f", "c:", new URL("file:///f"), new URL("file:///C:")]
+  ) {
+    assert.throws(() => absolutePath(host, path), TypeError);
+  }
+  for (
+    const [path, directory, name] of [
+      ["\\foo", "\\", "foo"],
+      ["/foo", "/", "foo"],
+      ["C:\\f", "C:\\", "f"],
+      ["\\\\server\\share\\f", "\\\\server\\share\\", "f"],
+      ["\\\\server\\share\\d\\f", "\\\\server\\share\\d", "f"],
+    ] as const
+  ) {
+    assert.equal(directoryOf(host, path), directory);
+    assert.equal(nameOf(host, path), name);
+  }
   assert.throws(() => absolutePath(host, "C:\\a\\"), /separator/);
   assert.throws(
     () => absolutePath(host, new URL("file:///C:/a%5Cb")),
@@ -327,4 +416,30 @@ test("paths on Windows are split and joined with either separator, and URLs name
   assert.equal(directoryOf(posix, "/f"), "/");
   assert.equal(joinPath(posix, "/", "f"), "/f");
   assert.equal(nameOf(posix, "/a\\b"), "a\\b");
+  assert.equal(withoutDots(posix, "/a/./b/../c"), "/a/c");
+  assert.equal(withoutDots(posix, "/../c"), "/c");
+  assert.equal(withoutDots(host, "C:\\a\\..\\c"), "C:\\c");
+});
+
+test("values in messages are told in words, however odd they are", () => {
+  const { proxy, revoke } = Proxy.revocable({}, {});
+  revoke();
+  for (
+    const [value, words] of [
+      ["x".repeat(100), /^the string "x{57}…"$/],
+      [-0, /^the number 0$/],
+      [Symbol("s"), /^the symbol Symbol\(s\)$/],
+      [Object.create(null), /^an object$/],
+      [proxy, /^an object$/],
+      [
+        new (class {
+          static name = 5 as unknown as string;
+        })(),
+        /^an object$/,
+      ],
+    ] as const
+  ) {
+    assert.match(describe(value), words);
+  }
+  assert.equal(describeThrown(Object.create(null)), "an object");
 });

@@ -53,6 +53,10 @@ for (const form of FORMS) {
           [[0x61, 0xe2, 0x82], 1, 2, 1],
           [[0xf0, 0x9f, 0x98, 0x80, 0xed, 0xa0, 0x80], 1, 3, 4],
           [[0xef, 0xbb, 0xbf, 0x80], 1, 2, 3],
+          [[0xe0, 0x9f, 0xbf], 1, 1, 0],
+          [[0xf0, 0x8f, 0xbf, 0xbf], 1, 1, 0],
+          [[0xf4, 0x90, 0x80, 0x80], 1, 1, 0],
+          [[0x0a, 0xc1, 0x80], 2, 1, 1],
         ] as const
       ) {
         writeFileSync(path, new Uint8Array(bytes));
@@ -179,6 +183,25 @@ for (const form of FORMS) {
             /the array's property "extra" would be dropped/,
           ],
           [new Number(1), { onLossy: "error" }, /an instance of Number/],
+          [
+            new (class extends Array {})(),
+            { onLossy: "error" },
+            /come back as something else/,
+          ],
+          [
+            { a: Object(1n) },
+            { sortKeys: true },
+            /the BigInt 1n has no JSON form at \$\.a$/,
+          ],
+          [
+            {
+              toJSON() {
+                throw Object.create(null);
+              },
+            },
+            {},
+            /: an object$/,
+          ],
         ] as [unknown, JsonWriteOptions, RegExp][]
       ) {
         const port = new FaultPort();
@@ -236,6 +259,16 @@ for (const form of FORMS) {
           ['"a\nb"', 1, 3, 2, 'unexpected "\\n"'],
           ["{'a': 1}", 1, 2, 1, 'unexpected "\'"'],
           ["[😀]", 1, 2, 1, 'unexpected "😀"'],
+          ['{"a": tru', 1, 10, 9, "it ends too early"],
+          ["truk", 1, 4, 3, 'unexpected "k"'],
+          ["[1.]", 1, 4, 3, 'unexpected "]"'],
+          ["-", 1, 2, 1, "it ends too early"],
+          ["1e+", 1, 4, 3, "it ends too early"],
+          ["01", 1, 2, 1, 'unexpected "1"'],
+          ['"\\x"', 1, 3, 2, 'unexpected "x"'],
+          ['"\\u00', 1, 6, 5, "it ends too early"],
+          ['"\\u00"', 1, 6, 5, 'unexpected "\\""'],
+          ["\u00a0", 1, 1, 0, 'unexpected "\u00a0"'],
         ] as const
       ) {
         writeFileSync(path, text);
@@ -339,6 +372,80 @@ for (const form of FORMS) {
       );
     }));
 }
+
+test("sortKeys and onLossy change nothing but the order of keys", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    class Point {
+      z = 1;
+      get y() {
+        return 2;
+      }
+    }
+    const raw = "rawJSON" in JSON && typeof JSON.rawJSON === "function"
+      ? JSON.rawJSON("12345678901234567890")
+      : 5;
+    const replacer = function (this: unknown, _key: string, value: unknown) {
+      return this instanceof Point && typeof value === "number"
+        ? -value
+        : value;
+    };
+    for (
+      const [value, options] of [
+        [{ b: new Number(1), a: [new String("x"), new Boolean(false)] }, {}],
+        [{ b: raw, a: 1 }, {}],
+        [{ p: new Point() }, { replacer: ["p", "y", "z", "absent"] }],
+        [{ p: new Point() }, { replacer }],
+        [{ 10: 1, 9: 2, b: 3, a: 4 }, {}],
+      ] as const
+    ) {
+      const expected = typeof options === "object" && "replacer" in options
+        ? typeof options.replacer === "function"
+          ? JSON.parse(JSON.stringify(value, options.replacer))
+          : JSON.parse(JSON.stringify(value, [...options.replacer]))
+        : JSON.parse(JSON.stringify(value));
+      for (const form of FORMS) {
+        await form.writeJson(path, value, { ...options, sortKeys: true });
+        assert.deepEqual(JSON.parse(readFileSync(path, "utf8")), expected);
+      }
+    }
+    const value = { b: 1, 1: 2, a: 3 };
+    for (const form of FORMS) {
+      await form.writeJson(path, value, {
+        replacer: ["b", 1, "a"],
+        onLossy: "error",
+        indent: 0,
+      });
+      assert.equal(readFileSync(path, "utf8"), '{"b":1,"1":2,"a":3}\n');
+      await form.writeJson(path, { keep: 1, drop: 2 }, {
+        replacer: (key: string, value: unknown) =>
+          key === "drop" ? undefined : value,
+        onLossy: "error",
+        indent: 0,
+      });
+      assert.equal(readFileSync(path, "utf8"), '{"keep":1}\n');
+    }
+  }));
+
+test("a file that is longer than a string can be is not said to be no UTF-8", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    writeFileSync(path, "é日😀");
+    const { decode } = TextDecoder.prototype;
+    TextDecoder.prototype.decode = () => {
+      throw new TypeError("too long for a string");
+    };
+    try {
+      for (const form of FORMS) {
+        await assert.rejects(form.readText(path), {
+          code: "TOO_LARGE",
+          message: /its 9 bytes are more than a string can hold/,
+        });
+      }
+    } finally {
+      TextDecoder.prototype.decode = decode;
+    }
+  }));
 
 test("the JSON error finder agrees with JSON.parse on every short text of a telling alphabet", () => {
   const alphabet = [

@@ -4,7 +4,12 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { pathToFileURL } from "node:url";
 import { Worker } from "node:worker_threads";
-import { writeTextAtomic, writeTextAtomicSync } from "../mod.ts";
+import { currentPort, substitutePort } from "../_runtime/current.ts";
+import {
+  UnsupportedEnvironmentError,
+  writeTextAtomic,
+  writeTextAtomicSync,
+} from "../mod.ts";
 import { fixture, runHere } from "./child.ts";
 import { FaultPort, onPort } from "./fault_port.ts";
 import { inScratch, leftovers } from "./scratch.ts";
@@ -143,6 +148,29 @@ test(
       assert.deepEqual(leftovers(directory), []);
     }),
 );
+
+test("where no runtime is known, the first call says so", () => {
+  const { Deno, process } = globalThis as Record<string, unknown>;
+  const before = currentPort();
+  try {
+    for (const name of ["Deno", "process"]) {
+      Object.defineProperty(globalThis, name, {
+        value: undefined,
+        configurable: true,
+        writable: true,
+      });
+      if (name === "Deno") Reflect.deleteProperty(globalThis, name);
+    }
+    substitutePort(undefined);
+    assert.throws(() => currentPort(), UnsupportedEnvironmentError);
+    Object.assign(globalThis, { process });
+    assert.equal(currentPort().pid, (process as { pid: number }).pid);
+  } finally {
+    Object.assign(globalThis, { process });
+    if (Deno !== undefined) Object.assign(globalThis, { Deno });
+    substitutePort(before);
+  }
+});
 
 /** The text is one piece repeated, as its writer made it: returns its writer and its number. */
 function assertWhole(text: string): [id: number, write: number] {

@@ -167,6 +167,54 @@ for (const form of FORMS) {
       assert.deepEqual(leftovers(directory), []);
     }));
 
+  test(`${form.name}: bytes whose buffer is given away during the write are an error, not a shorter file`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      writeFileSync(path, "old");
+      const bytes = new Uint8Array(1000);
+      let writes = 0;
+      const port = new FaultPort().intercept(({ name, args: [file] }) => {
+        if (name !== "write") return undefined;
+        if (writes++ === 1) {
+          structuredClone(bytes.buffer, { transfer: [bytes.buffer] });
+        }
+        return { args: [file, new Uint8Array(100)] };
+      });
+      const error = await onPort(
+        port,
+        () => rejection(form.writeBytes(path, bytes)),
+      );
+      assert.ok(error instanceof AtomicError);
+      assert.equal(error.code, "SHORT_WRITE");
+      assert.match(error.message, /the bytes were changed during the write/);
+      assert.equal(readFileSync(path, "utf8"), "old");
+      assert.deepEqual(leftovers(directory), []);
+    }));
+
+  test(`${form.name}: once the new content is in place its temporary name is not touched, whatever fails`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      for (let after = 0; after < 2; after++) {
+        let isRenamed = false;
+        let calls = 0;
+        const port = new FaultPort().intercept(({ name }) => {
+          if (isRenamed && calls++ === after) return { code: "EIO" };
+          isRenamed ||= name === "rename";
+          return undefined;
+        });
+        const error = await onPort(
+          port,
+          () => rejection(form.writeText(path, "new")),
+        );
+        assert.ok(error instanceof DurabilityError);
+        const rename = port.names.indexOf("rename");
+        const [temporary] = port.calls[rename]?.args ?? [];
+        for (const { args } of port.calls.slice(rename + 1)) {
+          assert.ok(!args.includes(temporary));
+        }
+      }
+    }));
+
   test(`${form.name}: a disk that fills up half-way keeps the old content`, () =>
     inScratch(async (directory) => {
       const path = join(directory, "f");

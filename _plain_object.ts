@@ -1,0 +1,24 @@
+/**
+ * Objects that are nothing but their properties.
+ *
+ * @module
+ */
+
+/** Whether the value is an object made by `{}` or without a prototype. */
+export function isPlainObject(value: unknown): value is object {
+  if (typeof value !== "object" || value === null) return false;
+  const prototype = Object.getPrototypeOf(value);
+  return prototype === null || isRootPrototype(prototype);
+}
+
+/** Whether the value is an array and of no class of its own. */
+export function isPlainArray(value: unknown): value is readonly unknown[] {
+  return Array.isArray(value) &&
+    isRootPrototype(Object.getPrototypeOf(Object.getPrototypeOf(value)));
+}
+
+/** By shape: in a test runner's realm `Object.prototype` may be another one. */
+function isRootPrototype(prototype: object | null): boolean {
+  return prototype !== null && Object.getPrototypeOf(prototype) === null &&
+    Object.hasOwn(prototype, "hasOwnProperty");
+}

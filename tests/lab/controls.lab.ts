@@ -1,0 +1,331 @@
+/**
+ * Is each guard of the protocol really watched? Each control breaks one line
+ * of a copy of the code and requires the test that is named beside it to fail,
+ * and requires it to pass on the unbroken copy.
+ *
+ * @module
+ */
+
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import {
+  cpSync,
+  mkdirSync,
+  readFileSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { dirname, join } from "node:path";
+import process from "node:process";
+import { before, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { inScratch } from "../scratch.ts";
+import { run } from "./run.ts";
+
+interface Control {
+  /** What the broken code does. */
+  readonly breaks: string;
+  readonly file: string;
+  /** Each of the first is found exactly once, and replaced by the second. */
+  readonly edits: readonly (readonly [find: string, replace: string])[];
+  readonly testFile: string;
+  readonly testName: string;
+}
+
+const FSYNC =
+  'if (request.durability !== "none") yield* blockingCall("fsync", file);';
+
+const CONTROLS: readonly Control[] = [
+  {
+    breaks: "the file is not synced",
+    file: "_core.ts",
+    edits: [[FSYNC, ""]],
+    testFile: "protocol_test.ts",
+    testName:
+      "sync: the protocol makes its system calls in this order and no other",
+  },
+  {
+    breaks: "the file is synced after the rename",
+    file: "_core.ts",
+    edits: [
+      ["    yield* seal(write);\n", ""],
+      [
+        "    yield* commit(write);\n",
+        "    yield* commit(write);\n    yield* seal(write);\n",
+      ],
+    ],
+    testFile: "protocol_test.ts",
+    testName:
+      "async: power cut before any call leaves the old content or the new, whole",
+  },
+  {
+    breaks: "the directory is not synced",
+    file: "_core.ts",
+    edits: [['yield* afterCommit(blockingCall("fsync", directory));', ""]],
+    testFile: "protocol_test.ts",
+    testName:
+      "async: the protocol makes its system calls in this order and no other",
+  },
+  {
+    breaks: "a temporary file is opened without O_EXCL",
+    file: "_runtime/node.ts",
+    edits: [['fs.openSync(path, "wx", mode)', 'fs.openSync(path, "w", mode)']],
+    testFile: "protocol_test.ts",
+    testName:
+      "sync: a link planted at the very name of the temporary file is not followed",
+  },
+  {
+    breaks: "a short write is taken for a whole one",
+    file: "_core.ts",
+    edits: [["offset += taken;", "offset = length;"]],
+    testFile: "protocol_test.ts",
+    testName: "sync: short writes are continued until every byte is taken",
+  },
+  {
+    breaks: "the size is not checked before the rename",
+    file: "_core.ts",
+    edits: [["if (status.size !== write.bytes) {", "if (status.size < 0) {"]],
+    testFile: "protocol_test.ts",
+    testName:
+      "sync: bytes that the system claims to have written but has not stop the write before the rename",
+  },
+  {
+    breaks: "a write that takes nothing is repeated for ever",
+    file: "_core.ts",
+    edits: [["if (taken === 0) {", "if (write.bytes > 1e6) {"], [
+      "offset += taken;",
+      "offset += taken || length;",
+    ]],
+    testFile: "protocol_test.ts",
+    testName: "sync: a write that takes nothing is an error, not a loop",
+  },
+  {
+    breaks: "a failed fsync is repeated",
+    file: "_core.ts",
+    edits: [[
+      FSYNC,
+      `try { ${FSYNC} } catch { yield* blockingCall("fsync", file); }`,
+    ]],
+    testFile: "protocol_test.ts",
+    testName: "sync: a failed fsync is never repeated on the same file",
+  },
+  {
+    breaks: "the temporary name is unlinked after the rename",
+    file: "_core.ts",
+    edits: [[
+      "  write.temporary = undefined;\n  untrackTemporary(temporary);\n}\n\n/** Waits until",
+      "}\n\n/** Waits until",
+    ]],
+    testFile: "protocol_test.ts",
+    testName:
+      "sync: once the new content is in place its temporary name is not touched, whatever fails",
+  },
+  {
+    breaks: "a failed write leaves its temporary file",
+    file: "_core.ts",
+    edits: [['yield* callMoving(write.bytes)("unlink", temporary);', ""]],
+    testFile: "protocol_test.ts",
+    testName:
+      "sync: any call failing once leaves no temporary file, and committed tells the truth",
+  },
+  {
+    breaks: "a failed rename is said to have changed nothing",
+    file: "_core.ts",
+    edits: [['error.committed = "unknown";', ""]],
+    testFile: "failure_test.ts",
+    testName:
+      "sync: rename failing with EIO is a AtomicError that says what to do",
+  },
+  {
+    breaks: "a failed sync of the directory is said to have changed nothing",
+    file: "_core.ts",
+    edits: [[
+      "if (error instanceof SystemCallError) error.committed = true;",
+      "",
+    ]],
+    testFile: "protocol_test.ts",
+    testName:
+      "async: any call failing once leaves no temporary file, and committed tells the truth",
+  },
+  {
+    breaks: "createNew renames",
+    file: "_core.ts",
+    edits: [[
+      'yield* call("link", temporary, target.path);',
+      'yield* call("rename", temporary, target.path); return;',
+    ]],
+    testFile: "symlinks_test.ts",
+    testName:
+      "sync: createNew does not replace a file that appears while it writes",
+  },
+  {
+    breaks: "an abort between the sync and the rename is not seen",
+    file: "_core.ts",
+    edits: [[
+      "  // The last chance: from here on the write cannot be taken back.\n  request.signal?.throwIfAborted();\n",
+      "",
+    ]],
+    testFile: "abort_test.ts",
+    testName:
+      "sync: aborted at any call before the rename it leaves the target and no trace, after it it is done",
+  },
+  {
+    breaks: "the mode is set before the owner",
+    file: "_metadata.ts",
+    edits: [
+      [
+        "  const lost = owner !== undefined",
+        '  if (mode !== undefined) yield* call("fchmod", file, mode);\n  const lost = owner !== undefined',
+      ],
+      [": yield* changeMode(file, wanted, modeRequired);", ": wanted;"],
+    ],
+    testFile: "metadata_test.ts",
+    testName: "sync: owner, setuid and mode of a file of another user are kept",
+  },
+  {
+    breaks: "a file whose owner will change is created with its final mode",
+    file: "_core.ts",
+    edits: [["if (!isExposed(intended, created)) return;", "return;"]],
+    testFile: "metadata_test.ts",
+    testName: "sync: until the owner is set nobody else can open the file",
+  },
+  {
+    breaks: "the group keeps its rights where the group is lost",
+    file: "_metadata.ts",
+    edits: [[
+      "if (lost.group) left =",
+      "if (lost.group && lost.user === undefined) left =",
+    ]],
+    testFile: "metadata_test.ts",
+    testName:
+      "sync: where the owner cannot be kept nobody gains access, and the receipt says so",
+  },
+  {
+    breaks: "the parents of new directories are not synced",
+    file: "_directories.ts",
+    edits: [[
+      '        yield* blockingCall("fsync", handle);\n        unsynced.delete(made);\n      }\n    } finally',
+      "        unsynced.delete(made);\n      }\n    } finally",
+    ]],
+    testFile: "directories_test.ts",
+    testName:
+      "sync: missing parents are made outermost first, each one's parent synced before the commit",
+  },
+  {
+    breaks: "a writer does not wait for a directory that another one is making",
+    file: "_directories.ts",
+    edits: [["if (unsynced.size > 0 &&", "if (unsynced.size < 0 &&"]],
+    testFile: "directories_test.ts",
+    testName:
+      "writers that meet in a directory one of them is making all wait for its sync",
+  },
+  {
+    breaks: "the real directory is not looked up",
+    file: "_directories.ts",
+    edits: [["return permitted ? real : directory;", "return directory;"]],
+    testFile: "symlinks_test.ts",
+    testName:
+      "sync: a parent link that is turned elsewhere during the write cannot part it",
+  },
+  {
+    breaks: "a stranger's link in a sticky directory is followed",
+    file: "_target.ts",
+    edits: [["yield* refusePlantedLink(host, directory, target, status);", ""]],
+    testFile: "symlinks_test.ts",
+    testName:
+      "sync: in a sticky world-writable directory a stranger's link is refused, one's own followed",
+  },
+  {
+    breaks: "a device is replaced by a file",
+    file: "_target.ts",
+    edits: [['if (status?.kind === "other") {', "if (status?.nlink === -1) {"]],
+    testFile: "failure_test.ts",
+    testName:
+      "sync: a directory, a device and a circle of errors are told before anything is made",
+  },
+  {
+    breaks: "temporary files in flight are not recorded for the exit",
+    file: "_core.ts",
+    edits: [["trackTemporary(port, temporary);", ""]],
+    testFile: "processes_test.ts",
+    testName:
+      "a process that exits in the middle of writes removes their temporary files",
+  },
+  {
+    breaks: "large writes are made on the event loop's thread",
+    file: "_protocol.ts",
+    edits: [[
+      "return bytes > CHEAP_BYTES ? blockingCall : call;",
+      "return bytes < 0 ? blockingCall : call;",
+    ]],
+    testFile: "drive_test.ts",
+    testName:
+      "writing much, and freeing much, is done off the event loop's thread",
+  },
+];
+
+const root = fileURLToPath(new URL("../../", import.meta.url));
+
+/** Runs the named tests on the copy of the code there; the names of those that failed. */
+async function failuresIn(
+  copy: string,
+  testFile: string,
+  testName: string,
+): Promise<string[]> {
+  const pattern = testName.replaceAll(/[.*+?^${}()|[\]\\]/g, "\\$&");
+  const { stdout, stderr } = await run([
+    // Set by the runner of this lab, it makes a runner below it report to it.
+    ...["env", "--unset=NODE_TEST_CONTEXT"],
+    process.execPath,
+    "--test",
+    "--test-reporter=tap",
+    "--test-timeout=20000",
+    `--test-name-pattern=^${pattern}$`,
+    join(copy, "tests", testFile),
+  ]);
+  assert.match(stdout, /^# tests 1$/m, `no such test: ${testName}\n${stderr}`);
+  return [...stdout.matchAll(/^ *not ok \d+ - (.*)$/gm)]
+    .map(([, name = ""]) => name.replaceAll("\\#", "#"))
+    .filter((name) => name === testName);
+}
+
+function copyTo(directory: string): void {
+  const tracked = execFileSync("git", [
+    "ls-files",
+    "--cached",
+    "--others",
+    "--exclude-standard",
+  ], {
+    cwd: root,
+    encoding: "utf8",
+  });
+  for (const path of tracked.trimEnd().split("\n")) {
+    if (!/\.(?:ts|json)$/.test(path)) continue;
+    mkdirSync(join(directory, dirname(path)), { recursive: true });
+    cpSync(join(root, path), join(directory, path));
+  }
+  symlinkSync(join(root, "node_modules"), join(directory, "node_modules"));
+}
+
+before(() =>
+  inScratch(async (copy) => {
+    copyTo(copy);
+    for (const { testFile, testName } of CONTROLS) {
+      assert.deepEqual(await failuresIn(copy, testFile, testName), []);
+    }
+  })
+);
+
+for (const { breaks, file, edits, testFile, testName } of CONTROLS) {
+  test(`where ${breaks}, "${testName}" fails`, () =>
+    inScratch(async (copy) => {
+      copyTo(copy);
+      let code = readFileSync(join(copy, file), "utf8");
+      for (const [find, replace] of edits) {
+        assert.equal(code.split(find).length, 2, `${file} has once: ${find}`);
+        code = code.replace(find, () => replace);
+      }
+      writeFileSync(join(copy, file), code);
+      assert.deepEqual(await failuresIn(copy, testFile, testName), [testName]);
+    }));
+}

@@ -236,12 +236,11 @@ const CONTROLS: readonly Control[] = [
       "sync: in a sticky world-writable directory a stranger's link is refused, one's own followed",
   },
   {
-    breaks: "a device is replaced by a file",
+    breaks: "a pipe is replaced by a file",
     file: "_target.ts",
     edits: [['if (status?.kind === "other") {', "if (status?.nlink === -1) {"]],
     testFile: "failure_test.ts",
-    testName:
-      "sync: a directory, a device and a circle of errors are told before anything is made",
+    testName: "sync: a directory and a pipe are told before anything is made",
   },
   {
     breaks: "temporary files in flight are not recorded for the exit",

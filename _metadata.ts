@@ -67,13 +67,20 @@ export function creationMode({ mode }: IntendedMetadata): number {
   return mode === undefined ? 0o666 : mode & PERMISSIONS;
 }
 
-/** Whether the owner must change, and somebody could open the file before it does. */
+/**
+ * Whether the owner must change, and until then somebody could open the file
+ * whom the final one shuts out: not where its mode says the same of the group
+ * as of everybody, and of the owner no less.
+ */
 export function isExposed(
   { owner }: IntendedMetadata,
   created: FileStatus,
 ): boolean {
-  return owner !== undefined && !isOwnedBy(created, owner) &&
-    (created.mode & (GROUP | OTHER)) !== 0;
+  if (owner === undefined || isOwnedBy(created, owner)) return false;
+  const user = (created.mode >> 6) & OTHER;
+  const group = (created.mode >> 3) & OTHER;
+  const other = created.mode & OTHER;
+  return group !== other || (user & other) !== other;
 }
 
 /**

@@ -189,6 +189,33 @@ for (const form of FORMS) {
       }),
   );
 
+  test(`${form.name}: only where the owner changes and the mode tells people apart is the file made private first`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      for (
+        const [mode, isHidden] of [
+          [0o600, false],
+          [0o644, false],
+          [0o755, false],
+          [0o666, false],
+          [0o640, true],
+          [0o664, true],
+          [0o604, true],
+          [0o044, true],
+        ] as const
+      ) {
+        writeFileSync(path, "old");
+        const port = foreignFilePort(path, mode);
+        await withUmask(
+          0,
+          () => onPort(port, () => form.writeText(path, "new")),
+        );
+        const modes = port.calls.filter(({ name }) => name === "create")
+          .map(({ args: [, mode] }) => mode);
+        assert.deepEqual(modes, isHidden ? [mode, 0o600] : [mode]);
+      }
+    }));
+
   test(`${form.name}: where the owner cannot be kept nobody gains access, and the receipt says so`, () =>
     inScratch(async (directory) => {
       const path = join(directory, "f");

@@ -6,8 +6,8 @@
  *
  * ```text
  * stage     resolve links, make missing parents   D/f is the target
- *           open D                                to sync it later
  *           create D/.f.PID.UUID.tmp, exclusive
+ *           open D                                to sync it later
  * append    write, until all bytes are taken      once or more often
  * seal      fstat: are all bytes there?
  *           chown, chmod                          only where they differ
@@ -29,7 +29,7 @@
  * @module
  */
 
-import { openToSync } from "./_directories.ts";
+import { openToSync, syncMadeDirectories } from "./_directories.ts";
 import {
   applyMetadata,
   creationMode,
@@ -37,25 +37,28 @@ import {
   intendedMetadata,
   isExposed,
   type MetadataRequest,
+  mustChangeOwner,
   PRIVATE_MODE,
 } from "./_metadata.ts";
 import type { WriteReceipt } from "./_options.ts";
-import { joinPath } from "./_path.ts";
 import {
+  attempt,
   blockingCall,
   call,
   callMoving,
   failedWith,
   type Protocol,
+  ProtocolError,
   Refusal,
   SystemCallError,
 } from "./_protocol.ts";
 import { retrying } from "./_retry.ts";
 import { NOT_CAPABLE, type OpenFile, type Port } from "./_runtime/port.ts";
+import { isPlanted } from "./_sticky.ts";
 import { resolveTarget, type Target, type TargetRequest } from "./_target.ts";
 import {
-  temporaryName,
-  trackTemporary,
+  createTemporary,
+  removeTemporary,
   untrackTemporary,
 } from "./_temporary.ts";
 
@@ -72,7 +75,7 @@ export interface StagedWrite {
   temporary: string | undefined;
   /** Open until sealed. */
   file: OpenFile | undefined;
-  /** Open from the start, so that what would stop its sync stops the write before the commit. */
+  /** Open before the commit, so that what would stop its sync stops the write. */
   directory: OpenFile | undefined;
   bytes: number;
   notPreserved: WriteReceipt["notPreserved"];
@@ -103,6 +106,7 @@ export function* stage(
 ): Protocol<StagedWrite> {
   request.signal?.throwIfAborted();
   const target = yield* resolveTarget(port, request);
+  yield* syncMadeDirectories(port, request, target.directory);
   const write: StagedWrite = {
     port,
     request,
@@ -114,16 +118,10 @@ export function* stage(
     bytes: 0,
     notPreserved: [],
   };
-  try {
-    request.signal?.throwIfAborted();
-    write.directory = yield* openToSync(port, request, target.directory);
-    write.file = yield* createTemporary(write, creationMode(write.intended));
-    yield* hideUntilOwned(write, write.file);
-    return write;
-  } catch (error) {
-    yield* discard(write, error);
-    throw error;
-  }
+  // Both files or none: writers that each hold one descriptor and wait for a
+  // second would wait for each other.
+  yield* retrying(port, request, () => openFiles(write));
+  return write;
 }
 
 /** Appends all of `bytes` to the temporary file. */
@@ -156,7 +154,7 @@ export function* append(
 
 /** Makes the temporary file what the target shall be, synced and closed. */
 export function* seal(write: StagedWrite): Protocol<void> {
-  const { request, target } = write;
+  const { port, request, target } = write;
   const file = openFileOf(write);
   const status = yield* call("fstat", file);
   // What the system says it took must be there, or the rename installs less.
@@ -166,7 +164,9 @@ export function* seal(write: StagedWrite): Protocol<void> {
       `of ${write.bytes} bytes written the file has ${status.size}`,
     );
   }
-  const lost = yield* applyMetadata(file, write.intended, status);
+  const { directory } = target;
+  const written = { file, status, directory };
+  const lost = yield* applyMetadata(port, write.intended, written);
   const hasOtherNames = (target.existing?.nlink ?? 1) > 1;
   write.notPreserved = hasOtherNames ? [...lost, "links"] : lost;
   request.signal?.throwIfAborted();
@@ -179,41 +179,29 @@ export function* seal(write: StagedWrite): Protocol<void> {
 
 /** Puts the new content in the place of the old, in one step. */
 export function* commit(write: StagedWrite): Protocol<void> {
-  const { port, request, target, temporary } = write;
+  const { request, temporary } = write;
   if (temporary === undefined) throw new Error("Cannot commit a write twice");
   // The last chance: from here on the write cannot be taken back.
   request.signal?.throwIfAborted();
-  try {
-    if (request.createNew) {
-      // rename would replace a file that another writer made since we looked.
-      yield* call("link", temporary, target.path);
-    } else {
-      // Freeing a large file holds the thread, and with it the event loop.
-      const oldBytes = target.existing?.size ?? 0;
-      yield* retrying(
-        port,
-        request,
-        () => callMoving(oldBytes)("rename", temporary, target.path),
-      );
-    }
-  } catch (error) {
-    if (error instanceof SystemCallError && !changedNothing(error)) {
-      error.committed = "unknown";
-    }
-    throw error;
+  if (request.createNew) {
+    yield* linkNew(write, temporary);
+    yield* afterCommit(call("unlink", temporary));
+  } else {
+    yield* renameOver(write, temporary);
   }
-  if (request.createNew) yield* afterCommit(call("unlink", temporary));
   write.temporary = undefined;
   untrackTemporary(temporary);
 }
 
 /** Waits until a power cut cannot bring the old content back. */
 export function* confirm(write: StagedWrite): Protocol<WriteReceipt> {
-  const { request, target, directory } = write;
+  const { port, request, target, directory } = write;
   if (directory !== undefined) {
     yield* afterCommit(blockingCall("fsync", directory));
     write.directory = undefined;
     yield* afterCommit(call("close", directory));
+    // Once more: another task may have removed and made them meanwhile.
+    yield* afterCommit(syncMadeDirectories(port, request, target.directory));
   }
   return {
     path: target.path,
@@ -237,77 +225,138 @@ export function* discard(
 ): Protocol<void> {
   const { file, directory, temporary } = write;
   write.file = write.directory = write.temporary = undefined;
-  if (file !== undefined) yield* unlessFailing(call("close", file));
-  if (directory !== undefined) yield* unlessFailing(call("close", directory));
+  if (file !== undefined) yield* attempt(call("close", file));
+  if (directory !== undefined) yield* attempt(call("close", directory));
   if (temporary === undefined) return;
   try {
-    yield* callMoving(write.bytes)("unlink", temporary);
+    yield* removeTemporary(temporary, write.bytes);
   } catch (error) {
-    if (!failedWith(error, "ENOENT")) {
-      if (reason instanceof SystemCallError) reason.leftover = temporary;
-      return;
-    }
+    if (!(error instanceof SystemCallError)) throw error;
+    if (reason instanceof ProtocolError) reason.leftover = temporary;
   }
-  untrackTemporary(temporary);
 }
 
 /** Bounds the memory and the time of one call, so that an abort is soon seen. */
 const LARGEST_WRITE = 16 * 1024 * 1024;
 
-/** More are no accident. */
-const MOST_NAMES_TRIED = 16;
-
-function* createTemporary(
-  write: StagedWrite,
-  mode: number,
-): Protocol<OpenFile> {
+function* openFiles(write: StagedWrite): Protocol<void> {
   const { port, request, target } = write;
-  for (let tried = 1;; tried++) {
-    const temporary = joinPath(
-      port,
-      target.directory,
-      temporaryName(port, target.name),
-    );
-    // Before it exists: the process may exit while another thread creates it.
-    trackTemporary(port, temporary);
-    try {
-      const file = yield* retrying(
-        port,
-        request,
-        () => call("create", temporary, mode),
-      );
-      write.temporary = temporary;
-      return file;
-    } catch (error) {
-      untrackTemporary(temporary);
-      // Somebody has put something there, a link perhaps: it is theirs, and
-      // opening it could write through it.
-      if (!failedWith(error, "EEXIST") || tried === MOST_NAMES_TRIED) {
-        throw error;
-      }
-    }
+  request.signal?.throwIfAborted();
+  try {
+    yield* create(write, creationMode(write.intended));
+    yield* hideUntilOwned(write);
+    // Later than the file: were the directory removed and made anew between the
+    // two, another one would be synced than the file is in.
+    write.directory = yield* openToSync(port, request, target.directory);
+  } catch (error) {
+    yield* discard(write, error);
+    throw error;
   }
+}
+
+function* create(write: StagedWrite, mode: number): Protocol<void> {
+  const { port, target } = write;
+  write.file = yield* createTemporary(
+    port,
+    target.directory,
+    target.name,
+    mode,
+  );
+  write.temporary = write.file.path;
 }
 
 /**
  * Where the owner must change, replaces the created file by a private one.
  * Whoever opened the first meanwhile holds an empty file without a name.
  */
-function* hideUntilOwned(
-  write: StagedWrite,
-  file: OpenFile,
-): Protocol<void> {
-  const { intended, temporary } = write;
-  if (intended.owner === undefined || temporary === undefined) return;
+function* hideUntilOwned(write: StagedWrite): Protocol<void> {
+  const { intended, target, file, temporary } = write;
+  if (
+    file === undefined || temporary === undefined ||
+    intended.owner === undefined
+  ) return;
   const created = yield* call("fstat", file);
-  if (!isExposed(intended, created)) return;
+  if (!mustChangeOwner(intended, created)) return;
+  if (!intended.ownerRequired) {
+    yield* refusePlantedFile(target, intended.owner.uid, created.uid);
+  }
+  if (!isExposed(created)) return;
   write.intended = { ...intended, mode: intended.mode ?? created.mode };
-  yield* call("unlink", temporary);
-  write.temporary = undefined;
-  untrackTemporary(temporary);
   write.file = undefined;
   yield* call("close", file);
-  write.file = yield* createTemporary(write, PRIVATE_MODE);
+  yield* removeTemporary(temporary, 0);
+  write.temporary = undefined;
+  yield* create(write, PRIVATE_MODE);
+}
+
+/** Whoever put a file there to be replaced shall not own what is written. */
+function* refusePlantedFile(
+  { path, directory }: Target,
+  owner: number,
+  self: number,
+): Protocol<void> {
+  const planted = yield* isPlanted(directory, owner, function* () {
+    return self;
+  });
+  if (!planted) return;
+  throw new Refusal(
+    "EACCES",
+    `"${path}" belongs to another user (uid ${owner}), who would own the new file too, in a directory everybody can write to: remove it, or write with preserve: false`,
+  );
+}
+
+function* renameOver(write: StagedWrite, temporary: string): Protocol<void> {
+  const { port, request, target } = write;
+  // Freeing a large file holds the thread, and with it the event loop.
+  const oldBytes = target.existing?.size ?? 0;
+  try {
+    yield* retrying(
+      port,
+      request,
+      () => callMoving(oldBytes)("rename", temporary, target.path),
+    );
+  } catch (error) {
+    if (!(error instanceof SystemCallError)) throw error;
+    // A server that has done it, and whose answer was lost, says so when asked
+    // again.
+    const isGone = failedWith(error, "ENOENT") && !(yield* exists(temporary));
+    if (isGone || !failedWith(error, ...CHANGED_NOTHING)) {
+      error.committed = "unknown";
+    }
+    throw error;
+  }
+}
+
+/** Unlike rename, fails where another writer has made the target since we looked. */
+function* linkNew(write: StagedWrite, temporary: string): Protocol<void> {
+  try {
+    yield* call("link", temporary, write.target.path);
+  } catch (error) {
+    if (!(error instanceof SystemCallError)) throw error;
+    if (failedWith(error, "EEXIST") && (yield* isLinked(temporary))) return;
+    if (!failedWith(error, ...CHANGED_NOTHING)) error.committed = "unknown";
+    throw error;
+  }
+}
+
+function* exists(path: string): Protocol<boolean> {
+  try {
+    yield* call("lstat", path);
+    return true;
+  } catch (error) {
+    if (!(error instanceof SystemCallError)) throw error;
+    return false;
+  }
+}
+
+/** Whether a link that is said to have failed was made: by a server whose first answer was lost. */
+function* isLinked(temporary: string): Protocol<boolean> {
+  try {
+    return (yield* call("lstat", temporary)).nlink > 1;
+  } catch (error) {
+    if (!(error instanceof SystemCallError)) throw error;
+    return false;
+  }
 }
 
 /** The errors after which rename and link have certainly changed nothing. */
@@ -333,24 +382,12 @@ const CHANGED_NOTHING = [
   "EXDEV",
 ];
 
-function changedNothing(error: SystemCallError): boolean {
-  return failedWith(error, ...CHANGED_NOTHING);
-}
-
 function* afterCommit<T>(protocol: Protocol<T>): Protocol<T> {
   try {
     return yield* protocol;
   } catch (error) {
     if (error instanceof SystemCallError) error.committed = true;
     throw error;
-  }
-}
-
-function* unlessFailing(protocol: Protocol<void>): Protocol<void> {
-  try {
-    yield* protocol;
-  } catch (error) {
-    if (!(error instanceof SystemCallError)) throw error;
   }
 }
 

@@ -6,11 +6,17 @@
  * @module
  */
 
-import { directoryOf, joinPath, nameOf } from "./_path.ts";
-import { blockingCall, call, failedWith, type Protocol } from "./_protocol.ts";
+import type { Durability } from "./_options.ts";
+import { directoryOf, joinPath, nameOf, refuseMangled } from "./_path.ts";
+import {
+  blockingCall,
+  call,
+  closing,
+  failedWith,
+  type Protocol,
+} from "./_protocol.ts";
 import { retrying } from "./_retry.ts";
 import { type Host, NOT_CAPABLE, type OpenFile } from "./_runtime/port.ts";
-import type { Durability } from "./_options.ts";
 
 /** What this needs to know of a write. */
 export interface DirectoryRequest {
@@ -20,47 +26,72 @@ export interface DirectoryRequest {
   readonly signal: AbortSignal | undefined;
 }
 
-/**
- * Directories this realm made whose own place in their parent is not synced
- * yet. A write into one by another task must not resolve before it is: to that
- * task the directory looks like one that was always there.
- */
-const unsynced = new Set<string>();
-
 /** The real path of `directory`, which exists from now on. */
 export function* ensureDirectory(
   host: Host,
   request: DirectoryRequest,
   directory: string,
 ): Protocol<string> {
-  let resolved: string;
   try {
-    resolved = yield* realDirectory(host, directory);
+    return yield* realDirectory(host, request, directory);
   } catch (error) {
     if (!request.parents || !failedWith(error, "ENOENT")) throw error;
-    yield* makeDirectories(host, request, directory);
-    resolved = yield* realDirectory(host, directory);
   }
-  if (unsynced.size > 0 && request.durability === "full") {
-    yield* syncMadeAncestors(host, request, resolved);
-  }
-  return resolved;
+  yield* makeDirectories(host, request, directory);
+  return yield* realDirectory(host, request, directory);
 }
 
 /**
  * The real path, or the path as given where Deno's permissions cover only that
  * spelling of it (`--allow-write=/tmp/x` where `/tmp` is a link).
  */
-function* realDirectory(host: Host, directory: string): Protocol<string> {
+function* realDirectory(
+  host: Host,
+  request: DirectoryRequest,
+  directory: string,
+): Protocol<string> {
   try {
-    const real = yield* call("realpath", directory);
-    const permitted = real === directory ||
-      (host.permits("read", real) && host.permits("write", real));
-    return permitted ? real : directory;
+    // Bun opens a descriptor for it, of which there may be none.
+    const real = yield* retrying(
+      host,
+      request,
+      () => call("realpath", directory),
+    );
+    refuseMangled(directory, real);
+    const isPermitted = real === directory ||
+      (host.permission("read", real) === "granted" &&
+        host.permission("write", real) === "granted");
+    return isPermitted ? real : directory;
   } catch (error) {
     if (failedWith(error, NOT_CAPABLE)) return directory;
     throw error;
   }
+}
+
+/**
+ * Directories this realm made whose own place in their parent is not synced
+ * yet, each with the mark of who made it. To another task they look like ones
+ * that were always there, and a write into one must not resolve before it is
+ * as durable as the write.
+ */
+const unsynced = new Map<string, symbol>();
+
+/** Bounds the memory of what is never synced: of so many, the oldest are forgotten. */
+const MOST_UNSYNCED = 10_000;
+
+function markUnsynced(directory: string): symbol {
+  const mark = Symbol(directory);
+  unsynced.set(directory, mark);
+  const [oldest] = unsynced.keys();
+  if (unsynced.size > MOST_UNSYNCED && oldest !== undefined) {
+    unsynced.delete(oldest);
+  }
+  return mark;
+}
+
+/** Only with one's own mark: it may have been removed and made again since. */
+function unmark(directory: string, mark: symbol | undefined): void {
+  if (unsynced.get(directory) === mark) unsynced.delete(directory);
 }
 
 function* makeDirectories(
@@ -75,64 +106,72 @@ function* makeDirectories(
     missing.unshift(nameOf(host, existing));
     const above = directoryOf(host, existing);
     try {
-      parent = yield* realDirectory(host, above);
+      parent = yield* realDirectory(host, request, above);
     } catch (error) {
       const isRoot = directoryOf(host, above) === above;
       if (isRoot || !failedWith(error, "ENOENT")) throw error;
     }
     existing = above;
   }
+  let path = parent;
   for (const name of missing) {
     request.signal?.throwIfAborted();
-    const made = joinPath(host, parent, name);
+    const above = path;
+    path = joinPath(host, above, name);
     // Opened before anything is made: where the parent may not be read, and so
     // not synced, nothing is left behind.
-    const handle = yield* openToSync(host, request, parent);
-    try {
-      unsynced.add(made);
-      yield* makeDirectory(made);
-      if (handle !== undefined) {
-        yield* blockingCall("fsync", handle);
-        unsynced.delete(made);
-      }
-    } finally {
-      if (handle !== undefined) yield* call("close", handle);
-    }
-    parent = made;
+    const handle = yield* retrying(
+      host,
+      request,
+      () => openToSync(host, request, above),
+    );
+    yield* closing(handle, () => makeDirectory(path, handle));
   }
 }
 
-function* makeDirectory(path: string): Protocol<void> {
+function* makeDirectory(
+  path: string,
+  parent: OpenFile | undefined,
+): Protocol<void> {
+  const mark = markUnsynced(path);
   try {
     yield* call("mkdir", path);
   } catch (error) {
+    if (!failedWith(error, "EEXIST")) {
+      unmark(path, mark);
+      throw error;
+    }
     // Another writer was faster. Its place is synced all the same: that
     // writer may not have come so far.
-    if (failedWith(error, "EEXIST")) return;
-    unsynced.delete(path);
-    throw error;
   }
+  if (parent === undefined) return;
+  yield* blockingCall("fsync", parent);
+  unmark(path, mark);
 }
 
-function* syncMadeAncestors(
+/** Makes what this realm made of the way to `directory` as durable as a write with full durability is. */
+export function* syncMadeDirectories(
   host: Host,
   request: DirectoryRequest,
   directory: string,
 ): Protocol<void> {
+  if (unsynced.size === 0 || request.durability !== "full") return;
   for (
     let made = directory, parent = directoryOf(host, made);
     parent !== made;
     made = parent, parent = directoryOf(host, made)
   ) {
-    if (!unsynced.has(made)) continue;
-    const handle = yield* openToSync(host, request, parent);
+    const mark = unsynced.get(made);
+    if (mark === undefined) continue;
+    const above = parent;
+    const handle = yield* retrying(
+      host,
+      request,
+      () => openToSync(host, request, above),
+    );
     if (handle === undefined) return;
-    try {
-      yield* blockingCall("fsync", handle);
-      unsynced.delete(made);
-    } finally {
-      yield* call("close", handle);
-    }
+    yield* closing(handle, () => blockingCall("fsync", handle));
+    unmark(made, mark);
   }
 }
 
@@ -143,5 +182,5 @@ export function* openToSync(
   directory: string,
 ): Protocol<OpenFile | undefined> {
   if (request.durability !== "full" || host.windows) return undefined;
-  return yield* retrying(host, request, () => call("open", directory));
+  return yield* call("open", directory);
 }

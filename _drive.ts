@@ -38,9 +38,10 @@ export async function runAsync<T>(
     const call = step.value;
     let result: unknown;
     try {
-      result = call.mayBlock || inline.isUsedUp()
-        ? await inline.refill(performAsync(port, call))
-        : inline.spend(() => performSync(port, call));
+      result = call.cost === "inline" ||
+          (call.cost === "cheap" && !inline.isUsedUp())
+        ? inline.spend(() => performSync(port, call))
+        : await inline.refill(performAsync(port, call));
     } catch (error) {
       step = protocol.throw(failure(port, call, error));
       continue;

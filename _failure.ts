@@ -19,7 +19,7 @@ import {
   UnsupportedEnvironmentError,
 } from "./errors.ts";
 import { directoryOf, withoutDots } from "./_path.ts";
-import { Refusal, SystemCallError } from "./_protocol.ts";
+import { ProtocolError, Refusal, SystemCallError } from "./_protocol.ts";
 import { type Host, NOT_CAPABLE } from "./_runtime/port.ts";
 
 /** The call that failed, as its caller made it. */
@@ -42,30 +42,31 @@ export function explain(
   attempt: Attempt,
   error: unknown,
 ): unknown {
+  if (!(error instanceof ProtocolError)) return error;
+  const { access, path } = attempt;
+  const leftover = error.leftover === undefined
+    ? ""
+    : `; the temporary file "${error.leftover}" could not be removed`;
+  const message = (reason: string) =>
+    `Cannot ${access} "${path}": ${reason}${leftover}`;
   if (error instanceof Refusal) {
-    const refused = error.code === "EEXIST" ? AlreadyExistsError : AtomicError;
-    return new refused(sentence(attempt, error.message), {
-      ...attempt,
-      code: error.code,
-    });
+    const { code } = error;
+    const refused = code === "EEXIST" ? AlreadyExistsError : AtomicError;
+    return new refused(message(error.message), { ...attempt, code });
   }
   if (!(error instanceof SystemCallError)) return error;
   const { syscall, committed, cause } = error;
   const [failed, code, reason] = diagnose(host, attempt, error);
-  const message = [
-    sentence(attempt, reason),
-    ...(committed === "unknown"
-      ? ["whether the new content is in place is unknown: read the file"]
-      : []),
-    ...(error.leftover !== undefined
-      ? [`the temporary file "${error.leftover}" could not be removed`]
-      : []),
-  ].join("; ");
-  return new failed(message, { ...attempt, code, syscall, committed, cause });
-}
-
-function sentence({ access, path }: Attempt, reason: string): string {
-  return `Cannot ${access} "${path}": ${reason}`;
+  const unknown = committed === "unknown"
+    ? "; whether the new content is in place is unknown: read the file"
+    : "";
+  return new failed(message(`${reason}${unknown}`), {
+    ...attempt,
+    code,
+    syscall,
+    committed,
+    cause,
+  });
 }
 
 function diagnose(
@@ -111,6 +112,20 @@ function diagnose(
       "it is in use and cannot be replaced, as a single file that is bind-mounted into a container: mount its directory instead (EBUSY)",
     ];
   }
+  if (syscall === "open" && code === "EACCES" && attempt.access === "write") {
+    return [
+      AtomicError,
+      code,
+      'this process may not read its directory, which it must to sync it: grant read permission on the directory, or write with durability: "ordered" (EACCES)',
+    ];
+  }
+  if (syscall === "create" && code === "ENOENT") {
+    return [
+      NotFoundError,
+      code,
+      "its directory was removed meanwhile, or takes no new files (ENOENT)",
+    ];
+  }
   const known = REASONS[code];
   if (known !== undefined) {
     const [failed, reason] = known;
@@ -138,7 +153,7 @@ const REASONS: Readonly<Record<string, [ErrorClass, Reason]>> = {
   ENOENT: [NotFoundError, {
     read: "it does not exist",
     write:
-      "its directory does not exist: make it first, or write with parents: true",
+      "its directory does not exist, or is a link to nowhere: make it first, or write with parents: true",
   }],
   ENOSPC: [NoSpaceError, FULL],
   EDQUOT: [
@@ -179,6 +194,10 @@ const REASONS: Readonly<Record<string, [ErrorClass, Reason]>> = {
     AtomicError,
     both("no file descriptor was free on this machine within retryMs"),
   ],
+  EILSEQ: [
+    AtomicError,
+    both("the way to it leads through a name with bytes that are no UTF-8"),
+  ],
   EIO: [
     AtomicError,
     both("the device reported an error; its content may be damaged"),
@@ -218,6 +237,12 @@ function flags(
   accesses: readonly ("read" | "write")[],
   path: string,
 ): string {
-  return accesses.filter((access) => !host.permits(access, path))
-    .map((access) => `--allow-${access}=${path}`).join(" ");
+  return accesses.flatMap((access) => {
+    const state = host.permission(access, path);
+    if (state === "granted") return [];
+    const unlessDenied = state === "denied"
+      ? ` (and take away the --deny-${access} that covers it)`
+      : "";
+    return [`--allow-${access}=${path}${unlessDenied}`];
+  }).join(" ");
 }

@@ -9,6 +9,7 @@
 import type { Owner } from "./_options.ts";
 import { call, type Protocol, Refusal, SystemCallError } from "./_protocol.ts";
 import type { FileStatus, Host, OpenFile } from "./_runtime/port.ts";
+import { directoryStatus } from "./_sticky.ts";
 
 /** What this needs to know of a write. */
 export interface MetadataRequest {
@@ -31,7 +32,8 @@ export const PRIVATE_MODE = 0o600;
 
 const PERMISSIONS = 0o777;
 const SET_ID = 0o6000;
-const GROUP = 0o070;
+const WRITABLE_BY_OTHERS = 0o022;
+const GROUP_AND_OTHER = 0o077;
 const OTHER = 0o007;
 
 /** What the caller asked for, else what the replaced file has, else the kernel's choice. */
@@ -67,20 +69,31 @@ export function creationMode({ mode }: IntendedMetadata): number {
   return mode === undefined ? 0o666 : mode & PERMISSIONS;
 }
 
-/**
- * Whether the owner must change, and until then somebody could open the file
- * whom the final one shuts out: not where its mode says the same of the group
- * as of everybody, and of the owner no less.
- */
-export function isExposed(
+/** Whether the owner of the created file must change. */
+export function mustChangeOwner(
   { owner }: IntendedMetadata,
   created: FileStatus,
 ): boolean {
-  if (owner === undefined || isOwnedBy(created, owner)) return false;
-  const user = (created.mode >> 6) & OTHER;
-  const group = (created.mode >> 3) & OTHER;
-  const other = created.mode & OTHER;
+  return owner !== undefined && !isOwnedBy(created, owner);
+}
+
+/**
+ * Whether until its owner changes somebody could open the file whom the final
+ * one shuts out: not where its mode says the same of the group as of everybody,
+ * and of the owner no less.
+ */
+export function isExposed({ mode }: FileStatus): boolean {
+  const user = (mode >> 6) & OTHER;
+  const group = (mode >> 3) & OTHER;
+  const other = mode & OTHER;
   return group !== other || (user & other) !== other;
+}
+
+/** The new file when its mode and its owner are to be set. */
+export interface WrittenFile {
+  readonly file: OpenFile;
+  readonly status: FileStatus;
+  readonly directory: string;
 }
 
 /**
@@ -89,24 +102,52 @@ export function isExposed(
  * setuid and setgid away.
  */
 export function* applyMetadata(
-  file: OpenFile,
+  host: Host,
   intended: IntendedMetadata,
-  current: FileStatus,
+  written: WrittenFile,
 ): Protocol<("mode" | "owner")[]> {
   const { mode, owner, modeRequired, ownerRequired } = intended;
-  const lost = owner !== undefined && !isOwnedBy(current, owner)
-    ? yield* changeOwner(file, owner, ownerRequired, current)
-    : { user: false, group: false };
+  const { file, status } = written;
   const notPreserved: ("mode" | "owner")[] = [];
-  if (lost.user || lost.group) notPreserved.push("owner");
+  let lost: LostOwner = { user: false, group: false };
+  if (owner !== undefined && !isOwnedBy(status, owner)) {
+    lost = (yield* isSafeToChange(host, "owner", ownerRequired, written))
+      ? yield* changeOwner(file, owner, ownerRequired, status)
+      : { user: owner.uid !== status.uid, group: owner.gid !== status.gid };
+    if (lost.user || lost.group) notPreserved.push("owner");
+  }
   if (mode === undefined) return notPreserved;
 
   const wanted = modeRequired ? mode : modeWithout(lost, mode);
-  const actual = wanted === current.mode
-    ? wanted
-    : yield* changeMode(file, wanted, modeRequired);
+  let actual = status.mode;
+  if (wanted !== status.mode) {
+    const isSafe = yield* isSafeToChange(host, "mode", modeRequired, written);
+    if (isSafe) actual = yield* changeMode(file, wanted, modeRequired);
+  }
   if (actual !== mode) notPreserved.push("mode");
   return notPreserved;
+}
+
+/**
+ * Where mode and owner are set by path, somebody who may rename in the
+ * directory could put a link in the file's place, and have the change made to a
+ * file of his choice.
+ */
+function* isSafeToChange(
+  host: Host,
+  what: "owner" | "mode",
+  required: boolean,
+  { status, directory }: WrittenFile,
+): Protocol<boolean> {
+  if (!host.changesByPath) return true;
+  const { uid, mode } = yield* directoryStatus(directory);
+  const isOurs = uid === 0 || uid === status.uid;
+  if (isOurs && (mode & WRITABLE_BY_OTHERS) === 0) return true;
+  if (!required) return false;
+  throw new Refusal(
+    "EPERM",
+    `on Deno the ${what} is set by path, which is not safe in a directory that others may write to: take that permission from them, or leave the ${what} out`,
+  );
 }
 
 interface LostOwner {
@@ -130,7 +171,7 @@ function* changeOwner(
   if (gid === current.gid) return { user, group: false };
   try {
     // Any member of the group may do this much.
-    yield* call("fchown", file, undefined, gid);
+    yield* call("fchown", file, current.uid, gid);
     return { user, group: false };
   } catch (error) {
     if (!(error instanceof SystemCallError)) throw error;
@@ -140,15 +181,16 @@ function* changeOwner(
 
 /**
  * The mode, less what would give rights to a user or a group that the replaced
- * file did not give them to: the bits of another group may be no more than
- * those of everybody.
+ * file did not give them to. Where the group is lost, its members count as
+ * everybody and those of the new one as the group: both get what both had.
  */
 function modeWithout(lost: LostOwner, mode: number): number {
-  const group = mode & GROUP;
-  const everybody = (mode & OTHER) << 3;
   let left = mode;
   if (lost.user || lost.group) left &= ~SET_ID;
-  if (lost.group) left = (left & ~GROUP) | (group & everybody);
+  if (lost.group) {
+    const both = (mode >> 3) & mode & OTHER;
+    left = (left & ~GROUP_AND_OTHER) | (both << 3) | both;
+  }
   return left;
 }
 

@@ -6,6 +6,7 @@
  */
 
 import { describe } from "./_describe.ts";
+import { Refusal } from "./_protocol.ts";
 import type { Host } from "./_runtime/port.ts";
 
 /** A share, a drive, or the current drive. */
@@ -56,7 +57,42 @@ export function absolutePath(host: Host, path: string | URL): string {
       }`,
     );
   }
-  return isAbsolute(host, text) ? text : joinPath(host, host.cwd(), text);
+  return isAbsolute(host, text)
+    ? text
+    : joinPath(host, currentDirectory(host, text), text);
+}
+
+function currentDirectory(host: Host, path: string): string {
+  let directory: string | undefined;
+  let cause: unknown;
+  try {
+    directory = host.cwd();
+  } catch (error) {
+    cause = error;
+  }
+  if (directory !== undefined && !isMangled(directory)) return directory;
+  throw new TypeError(
+    `Path must be absolute where the current directory is gone, or its name no UTF-8: received ${
+      JSON.stringify(path)
+    }`,
+    { cause },
+  );
+}
+
+function isMangled(path: string): boolean {
+  return path.includes("\ufffd");
+}
+
+/**
+ * A path that the system gave may hold bytes that are no UTF-8. As a string it
+ * names another file, which would be written in place of the one that is meant.
+ */
+export function refuseMangled(asked: string, given: string): void {
+  if (!isMangled(given) || isMangled(asked)) return;
+  throw new Refusal(
+    "EILSEQ",
+    `the way to it leads through "${given}", a name with bytes that are no UTF-8: rename that, or use another path`,
+  );
 }
 
 /** By shape: in a test runner's realm URL may be another class. */

@@ -9,14 +9,18 @@
  * @module
  */
 
-import type { SystemCalls } from "./_runtime/port.ts";
+import type { OpenFile, SystemCalls } from "./_runtime/port.ts";
 
 /** One system call that a protocol asks for. */
 export interface Call {
   readonly name: keyof SystemCalls;
   readonly args: readonly unknown[];
-  /** Whether it may hold the thread for longer than a thread-pool hop costs. */
-  readonly mayBlock: boolean;
+  /**
+   * Whether it may hold the thread: `"cheap"` calls are made inline as long as
+   * they stay cheap, `"blocking"` ones on another thread, `"inline"` ones here
+   * at any price. A sync driver makes all of them here.
+   */
+  readonly cost: "inline" | "cheap" | "blocking";
 }
 
 /** A sequence of system calls that ends in a `T`. */
@@ -27,7 +31,16 @@ export function* call<Name extends keyof SystemCalls>(
   name: Name,
   ...args: Parameters<SystemCalls[Name]>
 ): Protocol<ReturnType<SystemCalls[Name]>> {
-  const result = yield { name, args, mayBlock: false };
+  const result = yield { name, args, cost: "cheap" };
+  return result as ReturnType<SystemCalls[Name]>;
+}
+
+/** Asks for a call that must be over when the protocol is next stopped. */
+export function* inlineCall<Name extends keyof SystemCalls>(
+  name: Name,
+  ...args: Parameters<SystemCalls[Name]>
+): Protocol<ReturnType<SystemCalls[Name]>> {
+  const result = yield { name, args, cost: "inline" };
   return result as ReturnType<SystemCalls[Name]>;
 }
 
@@ -36,7 +49,7 @@ export function* blockingCall<Name extends keyof SystemCalls>(
   name: Name,
   ...args: Parameters<SystemCalls[Name]>
 ): Protocol<ReturnType<SystemCalls[Name]>> {
-  const result = yield { name, args, mayBlock: true };
+  const result = yield { name, args, cost: "blocking" };
   return result as ReturnType<SystemCalls[Name]>;
 }
 
@@ -48,16 +61,20 @@ export function callMoving(bytes: number): typeof call {
   return bytes > CHEAP_BYTES ? blockingCall : call;
 }
 
-/** A system call that failed, before it is told in the caller's terms. */
-export class SystemCallError extends Error {
+/** Why a protocol ended, before it is told in the caller's terms. */
+export abstract class ProtocolError extends Error {
+  /** A temporary file that could not be removed afterwards. */
+  leftover: string | undefined;
+}
+
+/** A system call that failed. */
+export class SystemCallError extends ProtocolError {
   override name = "SystemCallError";
   readonly syscall: keyof SystemCalls;
   readonly args: readonly unknown[];
   readonly code: string | undefined;
   /** Set by the protocol where the failure came at or after the commit. */
   committed: boolean | "unknown" = false;
-  /** A temporary file that could not be removed after the failure. */
-  leftover: string | undefined;
 
   constructor(failed: Call, code: string | undefined, cause: unknown) {
     super(`${failed.name} failed`, { cause });
@@ -71,13 +88,13 @@ export class SystemCallError extends Error {
 export function failedWith(
   error: unknown,
   ...codes: readonly string[]
-): error is SystemCallError {
+): boolean {
   return error instanceof SystemCallError && error.code !== undefined &&
     codes.includes(error.code);
 }
 
 /** A protocol that does not go on although no system call failed: what it found forbids it. */
-export class Refusal extends Error {
+export class Refusal extends ProtocolError {
   override name = "Refusal";
   readonly code: string;
 
@@ -85,5 +102,33 @@ export class Refusal extends Error {
   constructor(code: string, reason: string) {
     super(reason);
     this.code = code;
+  }
+}
+
+/**
+ * Uses an open file and closes it. That the close fails is an error of its own
+ * only where nothing else has failed.
+ */
+export function* closing<T>(
+  file: OpenFile | undefined,
+  body: () => Protocol<T>,
+): Protocol<T> {
+  let result: T;
+  try {
+    result = yield* body();
+  } catch (error) {
+    if (file !== undefined) yield* attempt(call("close", file));
+    throw error;
+  }
+  if (file !== undefined) yield* call("close", file);
+  return result;
+}
+
+/** Goes on where a call fails: something worse is to be told. */
+export function* attempt(protocol: Protocol<void>): Protocol<void> {
+  try {
+    yield* protocol;
+  } catch (error) {
+    if (!(error instanceof SystemCallError)) throw error;
   }
 }

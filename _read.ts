@@ -17,6 +17,7 @@ import { absolutePath } from "./_path.ts";
 import {
   blockingCall,
   call,
+  closing,
   failedWith,
   type Protocol,
   Refusal,
@@ -38,6 +39,8 @@ export interface WholeRead<T> {
 /** A read, with every option decided. */
 export interface ReadRequest {
   readonly maxBytes: number;
+  /** How many bytes the result can hold. */
+  readonly capacity: number;
   readonly retryMs: number;
   readonly signal: AbortSignal | undefined;
 }
@@ -48,6 +51,7 @@ export function prepareRead<T, Options extends ReadOptions & FallbackOption<T>>(
   kind: OptionKind,
   path: string | URL,
   given: Options,
+  capacity: number,
   decode: (
     bytes: Uint8Array<ArrayBuffer>,
     options: Options,
@@ -66,6 +70,7 @@ export function prepareRead<T, Options extends ReadOptions & FallbackOption<T>>(
     attempt,
     request: {
       maxBytes: options.maxBytes ?? Infinity,
+      capacity,
       retryMs: options.retryMs ?? 1000,
       signal: options.signal,
     },
@@ -76,6 +81,11 @@ export function prepareRead<T, Options extends ReadOptions & FallbackOption<T>>(
     decode: (bytes) => decode(bytes, options, attempt),
   };
 }
+
+/** As many bytes as one buffer can have everywhere. */
+export const MOST_BYTES: number = 2 ** 32;
+/** Beyond them some runtimes decode nothing, or the rest, without an error. */
+export const MOST_TEXT_BYTES: number = 2 ** 31 - 1;
 
 /** Performs a prepared read. */
 export async function read<T>(prepared: WholeRead<T>): Promise<T> {
@@ -118,38 +128,41 @@ export function* readWhole(
   request: ReadRequest,
 ): Protocol<Uint8Array<ArrayBuffer>> {
   request.signal?.throwIfAborted();
-  const file = yield* retrying(port, request, () => call("open", path));
-  try {
+  // It may have to wait: for a disk, or for somebody to write to a pipe.
+  const file = yield* retrying(
+    port,
+    request,
+    () => blockingCall("open", path),
+  );
+  return yield* closing(file, function* () {
     const { kind, size } = yield* call("fstat", file);
     if (kind === "directory") {
       throw new Refusal("EISDIR", "it is a directory: name a file inside it");
     }
-    refuseLarger(size, request.maxBytes);
+    refuseLarger(size, request);
     return yield* readToEnd(file, size, request);
-  } finally {
-    yield* call("close", file);
-  }
+  });
 }
 
 /** Does not trust `size`: a pipe and a file in /proc report 0, and a file that is written in place grows. */
 function* readToEnd(
   file: OpenFile,
   size: number,
-  { maxBytes, signal }: ReadRequest,
+  request: ReadRequest,
 ): Protocol<Uint8Array<ArrayBuffer>> {
   // One byte more, so that the last read can tell the end without growing.
-  let buffer = new Uint8Array(size + 1);
+  let buffer = allocate(size + 1);
   let length = 0;
   for (;;) {
-    signal?.throwIfAborted();
+    request.signal?.throwIfAborted();
     const room = buffer.subarray(length, length + LARGEST_READ);
     // The content may have to come from the disk, however small it is.
     const count = yield* blockingCall("read", file, room);
     if (count === 0) return buffer.subarray(0, length);
     length += count;
-    refuseLarger(length, maxBytes);
+    refuseLarger(length, request);
     if (length === buffer.length) {
-      const larger = new Uint8Array(Math.max(2 * length, SMALLEST_GROWTH));
+      const larger = allocate(Math.max(2 * length, SMALLEST_GROWTH));
       larger.set(buffer);
       buffer = larger;
     }
@@ -160,11 +173,28 @@ function* readToEnd(
 const LARGEST_READ = 16 * 1024 * 1024;
 const SMALLEST_GROWTH = 64 * 1024;
 
-function refuseLarger(size: number, maxBytes: number): void {
+function refuseLarger(size: number, { maxBytes, capacity }: ReadRequest): void {
   if (size > maxBytes) {
     throw new Refusal(
       "TOO_LARGE",
       `it has ${size} bytes or more, and maxBytes allows ${maxBytes}`,
+    );
+  }
+  if (size > capacity) {
+    throw new Refusal(
+      "TOO_LARGE",
+      `it has ${size} bytes or more, of which at most ${capacity} can be read at once`,
+    );
+  }
+}
+
+function allocate(length: number): Uint8Array<ArrayBuffer> {
+  try {
+    return new Uint8Array(length);
+  } catch {
+    throw new Refusal(
+      "TOO_LARGE",
+      `there is not enough memory for its ${length - 1} bytes or more`,
     );
   }
 }

@@ -7,7 +7,7 @@
  * @module
  */
 
-import { call, failedWith, type Protocol } from "./_protocol.ts";
+import { blockingCall, failedWith, type Protocol } from "./_protocol.ts";
 import type { Host } from "./_runtime/port.ts";
 
 const LONGEST_PAUSE_MS = 100;
@@ -26,7 +26,10 @@ export function* retrying<T>(
       const left = deadline - host.now();
       if (!isTransient(host, error) || left <= 0) throw error;
       // Jittered, or writers that failed together retry together.
-      yield* call("sleep", Math.min(left, pause * (0.5 + Math.random())));
+      yield* blockingCall(
+        "sleep",
+        Math.min(left, pause * (0.5 + Math.random())),
+      );
       signal?.throwIfAborted();
     }
   }

@@ -6,10 +6,19 @@
 
 import { type DirectoryRequest, ensureDirectory } from "./_directories.ts";
 import type { SymlinkPolicy } from "./_options.ts";
-import { directoryOf, joinPath, nameOf } from "./_path.ts";
-import { call, failedWith, type Protocol, Refusal } from "./_protocol.ts";
-import type { FileStatus, Host } from "./_runtime/port.ts";
-import { temporaryName } from "./_temporary.ts";
+import { directoryOf, joinPath, nameOf, refuseMangled } from "./_path.ts";
+import {
+  attempt,
+  call,
+  closing,
+  failedWith,
+  type Protocol,
+  Refusal,
+} from "./_protocol.ts";
+import type { FileStatus, Port } from "./_runtime/port.ts";
+import { retrying } from "./_retry.ts";
+import { isPlanted } from "./_sticky.ts";
+import { createTemporary, removeTemporary } from "./_temporary.ts";
 
 /** What this needs to know of a write. */
 export interface TargetRequest extends DirectoryRequest {
@@ -32,22 +41,22 @@ export interface Target {
 
 /** As many links as Linux follows in one path. */
 const MOST_LINKS = 40;
-const STICKY_WORLD_WRITABLE = 0o1002;
 
 /** Resolves the path of a request, and makes its missing parents. */
 export function* resolveTarget(
-  host: Host,
+  port: Port,
   request: TargetRequest,
 ): Protocol<Target> {
   let path = request.path;
   for (let links = 0; links <= MOST_LINKS; links++) {
-    const name = nameOf(host, path);
+    const name = nameOf(port, path);
+    if (["", ".", ".."].includes(name)) throw isDirectory();
     const directory = yield* ensureDirectory(
-      host,
+      port,
       request,
-      directoryOf(host, path),
+      directoryOf(port, path),
     );
-    const target = joinPath(host, directory, name);
+    const target = joinPath(port, directory, name);
     const status = yield* lstatIfPresent(target);
     if (status?.kind === "symlink" && request.symlinks !== "replace") {
       if (request.symlinks === "reject") {
@@ -56,8 +65,10 @@ export function* resolveTarget(
           `"${target}" is a symbolic link, which symlinks: "reject" does not allow`,
         );
       }
-      yield* refusePlantedLink(host, directory, target, status);
-      path = joinPath(host, directory, yield* call("readlink", target));
+      yield* refuseUnsafeLink(port, request, directory, target, status);
+      const text = yield* call("readlink", target);
+      refuseMangled(target, text);
+      path = joinPath(port, directory, text);
       continue;
     }
     if (status !== undefined && request.createNew) {
@@ -67,10 +78,7 @@ export function* resolveTarget(
       );
     }
     if (status?.kind === "directory") {
-      throw new Refusal(
-        "EISDIR",
-        "it is a directory: name a file inside it",
-      );
+      throw isDirectory();
     }
     if (status?.kind === "other") {
       throw new Refusal(
@@ -101,49 +109,58 @@ function* lstatIfPresent(path: string): Protocol<FileStatus | undefined> {
   }
 }
 
-/**
- * In a directory where everybody may make links, one made by somebody else
- * would lead the write wherever its maker likes: the rule of Linux's
- * `protected_symlinks`, applied whether or not that is switched on.
- */
-function* refusePlantedLink(
-  host: Host,
+function isDirectory(): Refusal {
+  return new Refusal("EISDIR", "it is a directory: name a file inside it");
+}
+
+/** Refuses a link that somebody may have planted, and those of the kernel to open files, whose text is not where they lead. */
+function* refuseUnsafeLink(
+  port: Port,
+  request: TargetRequest,
   directory: string,
   path: string,
   link: FileStatus,
 ): Protocol<void> {
-  if (host.windows) return;
-  const { mode, uid } = yield* directoryStatus(directory);
-  if ((mode & STICKY_WORLD_WRITABLE) !== STICKY_WORLD_WRITABLE) return;
-  if (link.uid === uid) return;
-  if (link.uid === (yield* ownUserIn(host, directory))) return;
+  if (port.windows) return;
+  if (`${directory}/`.startsWith("/proc/")) {
+    throw new Refusal(
+      "NOT_A_FILE",
+      `"${path}" is the kernel's link to an open file, which cannot be replaced: write to it in place`,
+    );
+  }
+  const planted = yield* isPlanted(
+    directory,
+    link.uid,
+    () => ownUserIn(port, request, directory),
+  );
+  if (!planted) return;
   throw new Refusal(
     "ELOOP",
     `"${path}" is a symbolic link that another user (uid ${link.uid}) made in a directory everybody can write to: remove it, or write with symlinks: "replace"`,
   );
 }
 
-/** By handle: `directory` may itself be spelled through a link. */
-function* directoryStatus(directory: string): Protocol<FileStatus> {
-  const handle = yield* call("open", directory);
-  try {
-    return yield* call("fstat", handle);
-  } finally {
-    yield* call("close", handle);
-  }
-}
-
 /**
  * The user our files belong to in this directory. Asking the process instead
  * needs a permission on Deno, and is wrong on a mount that maps users.
  */
-function* ownUserIn(host: Host, directory: string): Protocol<number> {
-  const path = joinPath(host, directory, temporaryName(host, "owner"));
-  const probe = yield* call("create", path, 0o600);
+function* ownUserIn(
+  port: Port,
+  request: TargetRequest,
+  directory: string,
+): Protocol<number> {
+  const probe = yield* retrying(
+    port,
+    request,
+    () => createTemporary(port, directory, "owner", 0o600),
+  );
+  let status: FileStatus;
   try {
-    yield* call("unlink", path);
-    return (yield* call("fstat", probe)).uid;
-  } finally {
-    yield* call("close", probe);
+    status = yield* closing(probe, () => call("fstat", probe));
+  } catch (error) {
+    yield* attempt(removeTemporary(probe.path, 0));
+    throw error;
   }
+  yield* removeTemporary(probe.path, 0);
+  return status.uid;
 }

@@ -8,7 +8,15 @@
  * @module
  */
 
-import type { Host, Port } from "./_runtime/port.ts";
+import { joinPath } from "./_path.ts";
+import {
+  callMoving,
+  failedWith,
+  inlineCall,
+  type Protocol,
+  SystemCallError,
+} from "./_protocol.ts";
+import type { Host, OpenFile, Port } from "./_runtime/port.ts";
 
 /** The longest name on the usual file systems, and on eCryptfs, in bytes. */
 const NAME_LIMITS = [143, 255];
@@ -18,7 +26,7 @@ const NAME_LIMITS = [143, 255];
  * uuid makes it unique, since containers share pids. The target's part is cut
  * where the whole would be longer than a name may be.
  */
-export function temporaryName(host: Host, target: string): string {
+function temporaryName(host: Host, target: string): string {
   const unique = `.${host.pid}.${host.randomUUID()}.tmp`;
   const encoder = new TextEncoder();
   const length = encoder.encode(target).length;
@@ -28,31 +36,69 @@ export function temporaryName(host: Host, target: string): string {
   return `.${target.slice(0, read)}${unique}`;
 }
 
-const inFlight = new Map<string, Port>();
-const hooked = new WeakSet<Host>();
+/** More taken names are no accident. */
+const MOST_NAMES_TRIED = 16;
 
-/** Records a temporary file, for its removal should the process exit now. */
-export function trackTemporary(port: Port, path: string): void {
+/** Creates a temporary file for `name` in `directory`, recorded until it is renamed or removed. */
+export function* createTemporary(
+  port: Port,
+  directory: string,
+  name: string,
+  mode: number,
+): Protocol<OpenFile> {
+  for (let tried = 1;; tried++) {
+    const path = joinPath(port, directory, temporaryName(port, name));
+    try {
+      // Inline: a thread that is still to create it when the process exits
+      // would leave it behind.
+      const file = yield* inlineCall("create", path, mode);
+      trackTemporary(port, path);
+      return file;
+    } catch (error) {
+      // Somebody has put something there, a link perhaps: it is theirs, and
+      // opening it could write through it.
+      if (!failedWith(error, "EEXIST") || tried === MOST_NAMES_TRIED) {
+        throw error;
+      }
+    }
+  }
+}
+
+/** Removes a temporary file of `bytes` bytes, which may be gone already. */
+export function* removeTemporary(path: string, bytes: number): Protocol<void> {
+  try {
+    yield* callMoving(bytes)("unlink", path);
+  } catch (error) {
+    if (error instanceof SystemCallError) error.leftover = path;
+    if (!failedWith(error, "ENOENT")) throw error;
+  }
+  untrackTemporary(path);
+}
+
+const inFlight = new Map<string, Port>();
+const hooked = new WeakSet<Port>();
+
+function trackTemporary(port: Port, path: string): void {
   if (!hooked.has(port)) {
     hooked.add(port);
-    port.onExit(() => removeTemporaries(port));
+    port.onExit(() => removeAll(port));
   }
   inFlight.set(path, port);
 }
 
-/** Ends the record: the file is gone, or its name was never ours. */
+/** Ends the record of a temporary file: its name is not ours any more. */
 export function untrackTemporary(path: string): void {
   inFlight.delete(path);
 }
 
-function removeTemporaries(port: Port): void {
+function removeAll(port: Port): void {
   for (const [path, owner] of inFlight) {
     if (owner !== port) continue;
     try {
       port.sync.unlink(path);
     } catch {
-      // It was never created or is renamed by now, and an exit handler has
-      // nobody to tell about anything else.
+      // It is renamed by now, and an exit handler has nobody to tell about
+      // anything else.
     }
   }
 }

@@ -16,6 +16,7 @@ import {
 import { absolutePath } from "./_path.ts";
 import { currentPort } from "./_runtime/current.ts";
 import type { Port } from "./_runtime/port.ts";
+import { inSlot } from "./_slots.ts";
 
 /** A write that is ready for its first system call. */
 export interface WholeWrite {
@@ -64,7 +65,7 @@ export async function write(
   { port, attempt, request, bytes }: WholeWrite,
 ): Promise<WriteReceipt> {
   try {
-    return await runAsync(port, replace(port, request, bytes));
+    return await inSlot(() => runAsync(port, replace(port, request, bytes)));
   } catch (error) {
     throw explain(port, attempt, error);
   }

@@ -21,7 +21,13 @@ import type {
   WriteOptions,
   WriteReceipt,
 } from "./_options.ts";
-import { prepareRead, read, readSync, type WholeRead } from "./_read.ts";
+import {
+  MOST_BYTES,
+  prepareRead,
+  read,
+  readSync,
+  type WholeRead,
+} from "./_read.ts";
 import { prepareWrite, type WholeWrite, write, writeSync } from "./_write.ts";
 
 export type {
@@ -182,7 +188,14 @@ function prepareBytesRead(
   path: string | URL,
   options: ReadOptions & FallbackOption<Uint8Array<ArrayBuffer>>,
 ): WholeRead<Uint8Array<ArrayBuffer>> {
-  return prepareRead(operation, "read", path, options, (bytes) => bytes);
+  return prepareRead(
+    operation,
+    "read",
+    path,
+    options,
+    MOST_BYTES,
+    (bytes) => bytes,
+  );
 }
 
 /** By the getter of its brand: the class may be that of another realm, and a tag can be faked. */

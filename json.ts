@@ -21,7 +21,13 @@ import type {
   JsonWriteOptions,
   WriteReceipt,
 } from "./_options.ts";
-import { prepareRead, read, readSync, type WholeRead } from "./_read.ts";
+import {
+  MOST_TEXT_BYTES,
+  prepareRead,
+  read,
+  readSync,
+  type WholeRead,
+} from "./_read.ts";
 import { decodeText, encodeText } from "./_utf8.ts";
 import { prepareWrite, type WholeWrite, write, writeSync } from "./_write.ts";
 
@@ -206,6 +212,7 @@ function prepareJsonRead<T>(
     "jsonRead",
     path,
     options,
+    MOST_TEXT_BYTES,
     (bytes, { reviver }, attempt) =>
       parseJson<T>(decodeText(bytes, attempt), reviver, attempt),
   );

@@ -21,7 +21,13 @@ import type {
   TextWriteOptions,
   WriteReceipt,
 } from "./_options.ts";
-import { prepareRead, read, readSync, type WholeRead } from "./_read.ts";
+import {
+  MOST_TEXT_BYTES,
+  prepareRead,
+  read,
+  readSync,
+  type WholeRead,
+} from "./_read.ts";
 import { decodeText, encodeText } from "./_utf8.ts";
 import { prepareWrite, type WholeWrite, write, writeSync } from "./_write.ts";
 
@@ -207,6 +213,7 @@ function prepareTextRead(
     "read",
     path,
     options,
+    MOST_TEXT_BYTES,
     (bytes, _checked, attempt) => decodeText(bytes, attempt),
   );
 }

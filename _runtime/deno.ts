@@ -72,7 +72,7 @@ const sync: SystemCalls = {
     }
   },
   fchmod: (file, mode) => Deno.chmodSync(file.path, mode),
-  fchown: (file, uid, gid) => Deno.chownSync(file.path, uid ?? null, gid),
+  fchown: (file, uid, gid) => Deno.chownSync(file.path, uid, gid),
   fsync: (file) => handle(file).syncSync(),
   close: (file) => handle(file).close(),
   lstat: (path) => status(Deno.lstatSync(path)),
@@ -104,7 +104,7 @@ const async: AsyncSystemCalls = {
     }
   },
   fchmod: (file, mode) => Deno.chmod(file.path, mode),
-  fchown: (file, uid, gid) => Deno.chown(file.path, uid ?? null, gid),
+  fchown: (file, uid, gid) => Deno.chown(file.path, uid, gid),
   fsync: (file) => handle(file).sync(),
   close: (file) => Promise.resolve(handle(file).close()),
   lstat: async (path) => status(await Deno.lstat(path)),
@@ -123,17 +123,22 @@ export function denoPort(): Port {
     sync,
     async,
     windows: Deno.build.os === "windows",
+    changesByPath: true,
     pid: Deno.pid,
     cwd: () => Deno.cwd(),
     randomUUID: () => crypto.randomUUID(),
     now: () => performance.now(),
-    permits: (access, path) =>
-      Deno.permissions.querySync({ name: access, path }).state === "granted",
+    permission(access, path) {
+      const { state } = Deno.permissions.querySync({ name: access, path });
+      return state === "prompt" ? "missing" : state;
+    },
     onExit: (callback) =>
       (globalThis as typeof globalThis & EventTarget)
         .addEventListener("unload", callback, { once: true }),
     errorCode(error) {
       if (isRefused(error)) return NOT_CAPABLE;
+      // A path that is no UTF-8.
+      if (error instanceof Deno.errors.InvalidData) return "EILSEQ";
       return error instanceof Error && "code" in error &&
           typeof error.code === "string"
         ? error.code

@@ -38,8 +38,7 @@ export interface SystemCalls {
   write(file: OpenFile, bytes: Uint8Array): number;
   fstat(file: OpenFile): FileStatus;
   fchmod(file: OpenFile, mode: number): void;
-  /** `undefined` leaves that id as it is. */
-  fchown(file: OpenFile, uid: number | undefined, gid: number): void;
+  fchown(file: OpenFile, uid: number, gid: number): void;
   fsync(file: OpenFile): void;
   close(file: OpenFile): void;
   lstat(path: string): FileStatus;
@@ -65,13 +64,18 @@ export type AsyncSystemCalls = {
 export interface Host {
   /** Path syntax, no owners, no modes, no directory handles. */
   readonly windows: boolean;
+  /** `fchmod` and `fchown` go by path, and so through whatever is there by then. */
+  readonly changesByPath: boolean;
   readonly pid: number;
   cwd(): string;
   randomUUID(): string;
   /** Monotonic milliseconds. */
   now(): number;
-  /** `false` where the runtime's own sandbox refuses this access below this path. */
-  permits(access: "read" | "write", path: string): boolean;
+  /** What the runtime's own sandbox says of this access below this path; `"denied"` is forbidden by name. */
+  permission(
+    access: "read" | "write",
+    path: string,
+  ): "granted" | "missing" | "denied";
   /** Calls back once when the process or the worker exits normally. */
   onExit(callback: () => void): void;
 }

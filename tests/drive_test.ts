@@ -57,7 +57,13 @@ test("after a slow inline call, calls are made off the thread for 100 ms", () =>
     await onPort(port, () => writeTextAtomic(path, "new"));
     const [first, ...rest] = port.calls;
     assert.deepEqual([first?.name, first?.form], ["realpath", "sync"]);
-    assert.ok(rest.every(({ form }) => form === "async"));
+    // All but create: a thread that is still to create the file when the process
+    // exits would leave it behind.
+    assert.ok(
+      rest.every(({ name, form }) =>
+        (form === "async") !== (name === "create")
+      ),
+    );
     port.calls.length = 0;
     const slowAt = port.now();
     port.now = () => slowAt + 101;

@@ -214,7 +214,7 @@ for (const form of FORMS) {
         ] as const
       ) {
         const port = new FaultPort().fail(call, NOT_CAPABLE);
-        port.permits = () => false;
+        port.permission = () => "missing";
         const error = await onPort(
           port,
           () => rejection(form.writeText(path, "new")),
@@ -231,7 +231,8 @@ for (const form of FORMS) {
       const port = new FaultPort().intercept(({ name }) =>
         name === "realpath" ? { result: "/elsewhere" } : undefined
       );
-      port.permits = (_access, path) => path !== "/elsewhere";
+      port.permission = (_access, path) =>
+        path === "/elsewhere" ? "missing" : "granted";
       const receipt = await onPort(
         port,
         () => form.writeText(join(directory, "f"), "new"),
@@ -306,7 +307,7 @@ for (const form of FORMS) {
         ] as const
       ) {
         const port = new FaultPort().fail("open", code);
-        port.permits = () => false;
+        port.permission = () => "missing";
         const error = await onPort(port, () => rejection(form.readText(path)));
         assert.ok(error instanceof failed);
         assert.match(error.message, message);

@@ -38,7 +38,8 @@ export class FaultPort implements Port {
   /** What the random source gives next; the real one once they are used up. */
   readonly uuids: string[] = [];
   readonly exitCallbacks: (() => void)[] = [];
-  permits: Port["permits"];
+  changesByPath: boolean;
+  permission: Port["permission"];
   now: Port["now"];
   readonly #base: Port;
   readonly #interceptors: Interceptor[] = [];
@@ -48,7 +49,8 @@ export class FaultPort implements Port {
     this.#base = base;
     this.windows = base.windows;
     this.pid = base.pid;
-    this.permits = (access, path) => base.permits(access, path);
+    this.changesByPath = base.changesByPath;
+    this.permission = (access, path) => base.permission(access, path);
     this.now = () => base.now();
     this.sync = new Proxy(base.sync, {
       get: (calls, name: keyof SystemCalls) => (...args: unknown[]) => {

@@ -11,9 +11,9 @@ import { FORMS } from "./twins.ts";
 const REPLACE = [
   "realpath",
   "lstat",
-  "open",
   "create",
   "fstat",
+  "open",
   "write",
   "fstat",
   "fsync",

@@ -1,0 +1,32 @@
+/**
+ * How many whole values are written at once. Each write holds up to two file
+ * descriptors, of which a process may have only 256; more writes at once are
+ * not faster, since they wait for the same disk.
+ *
+ * @module
+ */
+
+const MOST_AT_ONCE = 64;
+
+let free = MOST_AT_ONCE;
+/** In order; a set, for its first one is taken in constant time. */
+const waiting = new Set<() => void>();
+
+/** Runs `write` when its turn has come, at once if there is room. */
+export async function inSlot<T>(write: () => Promise<T>): Promise<T> {
+  if (free > 0) free--;
+  else await new Promise<void>((resolve) => waiting.add(resolve));
+  try {
+    return await write();
+  } finally {
+    // Handed on without becoming free, or one that comes just now would be
+    // faster than those that wait.
+    const [next] = waiting;
+    if (next === undefined) {
+      free++;
+    } else {
+      waiting.delete(next);
+      next();
+    }
+  }
+}

@@ -278,6 +278,19 @@ test("each option is read once, so that it cannot change after its check", () =>
     assert.equal(await reading, "none");
   }));
 
+test("where the current directory is gone, or is no UTF-8, a path must be absolute", () => {
+  const port = new FaultPort();
+  for (
+    const cwd of [() => {
+      throw new Error("gone");
+    }, () => "/d\ufffd"]
+  ) {
+    port.cwd = cwd;
+    assert.throws(() => absolutePath(port, "f"), /Path must be absolute/);
+    assert.equal(absolutePath(port, "/f"), "/f");
+  }
+});
+
 test("the async functions reject and never throw", () => {
   const [form] = FORMS;
   assert.ok(form !== undefined);

@@ -9,7 +9,12 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { AtomicError, NotFoundError, writeTextAtomic } from "../mod.ts";
+import {
+  AtomicError,
+  NotFoundError,
+  writeTextAtomic,
+  writeTextAtomicSync,
+} from "../mod.ts";
 import { FaultPort, onPort } from "./fault_port.ts";
 import { rejection } from "./rejection.ts";
 import { inScratch, leftovers } from "./scratch.ts";
@@ -173,26 +178,44 @@ for (const form of FORMS) {
     }));
 }
 
-test("writers that meet in a directory one of them is making all wait for its sync", () =>
+test("a directory that another task removes and makes anew meanwhile is synced in its parent", () =>
+  inScratch(async (directory) => {
+    const made = join(directory, "a");
+    mkdirSync(made);
+    const port = new FaultPort();
+    let isFirst = true;
+    port.intercept(({ name, args: [path] }) => {
+      if (name !== "create" || !String(path).includes(".first.") || !isFirst) {
+        return undefined;
+      }
+      isFirst = false;
+      rmSync(made, { recursive: true });
+      writeTextAtomicSync(join(made, "second"), "2", { durability: "none" });
+      return { code: "EMFILE" };
+    });
+    await onPort(port, () => writeTextAtomic(join(made, "first"), "1"));
+    assert.ok(synced(port).includes(directory));
+  }));
+
+test("a writer into a directory that another one is making does not rely on that one's sync", () =>
   inScratch(async (directory) => {
     const made = join(directory, "a");
     const port = new FaultPort();
     await onPort(port, async () => {
-      let second: Promise<unknown> | undefined;
       let isFirstSync = true;
       port.intercept(({ name, args: [file] }) => {
         const { path } = (file ?? {}) as { path?: string };
-        if (name === "fsync" && path === directory && isFirstSync) {
-          isFirstSync = false;
-          // The directory exists, its place in its parent is not yet synced.
-          second = writeTextAtomic(join(made, "second"), "2");
+        if (name !== "fsync" || path !== directory || !isFirstSync) {
+          return undefined;
         }
-        return undefined;
+        isFirstSync = false;
+        // The directory exists, and its maker waits for a slow disk.
+        return { result: writeTextAtomic(join(made, "second"), "2") };
       });
       await writeTextAtomic(join(made, "first"), "1");
-      await second;
     });
-    const parentSyncs = synced(port).filter((path) => path === directory);
-    assert.equal(parentSyncs.length, 2);
-    rmSync(made, { recursive: true });
+    const [first, second, third] = synced(port);
+    assert.equal(first, directory, "the maker's, which waits");
+    assert.equal(second, directory, "the other writer's own");
+    assert.match(third ?? "", /\.second\./);
   }));

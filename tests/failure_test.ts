@@ -138,6 +138,18 @@ const CASES: readonly Case[] = [
     committed: true,
   },
   {
+    call: "open",
+    code: "EACCES",
+    failed: AtomicError,
+    message: /may not read its directory/,
+  },
+  {
+    call: "create",
+    code: "ENOENT",
+    failed: NotFoundError,
+    message: /was removed meanwhile, or takes no new files/,
+  },
+  {
     call: "realpath",
     code: "ENAMETOOLONG",
     failed: AtomicError,

@@ -373,6 +373,54 @@ for (const form of FORMS) {
     }));
 }
 
+for (const form of FORMS) {
+  test(`${form.name}: a file larger than a string or a buffer can be is refused before memory is set aside`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      writeFileSync(path, "text");
+      for (
+        const [read, size] of [
+          [form.readText, 2 ** 31],
+          [form.readJson, 2 ** 31],
+          [form.readBytes, 2 ** 32 + 1],
+        ] as const
+      ) {
+        const port = new FaultPort().intercept(({ name }) =>
+          name === "fstat"
+            ? {
+              result: {
+                kind: "file",
+                size,
+                mode: 0o644,
+                uid: 0,
+                gid: 0,
+                nlink: 1,
+              },
+            }
+            : undefined
+        );
+        await onPort(port, () =>
+          assert.rejects(read(path), {
+            code: "TOO_LARGE",
+            message: new RegExp(`it has ${size} bytes or more, of which`),
+          }));
+        assert.deepEqual(port.names, ["open", "fstat", "close"]);
+      }
+    }));
+
+  test(`${form.name}: reading what waits for its writer leaves the event loop alone`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      writeFileSync(path, "text");
+      const port = new FaultPort();
+      await onPort(port, () => form.readText(path));
+      const waiting = port.calls.filter(({ name }) =>
+        name === "open" || name === "read"
+      );
+      assert.ok(waiting.every((call) => call.form === form.name));
+    }));
+}
+
 test("sortKeys and onLossy change nothing but the order of keys", () =>
   inScratch(async (directory) => {
     const path = join(directory, "f");

@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import {
   chmodSync,
   chownSync,
   linkSync,
+  mkdirSync,
   readFileSync,
   statSync,
   writeFileSync,
@@ -37,6 +39,13 @@ async function withUmask<T>(mask: number, body: () => Promise<T>): Promise<T> {
   } finally {
     setUmask(before);
   }
+}
+
+const FOREIGN = { uid: 4321, gid: 4321 };
+
+/** By another program: Bun before 1.4 cannot set the sticky bit. */
+function setMode(path: string, mode: number): void {
+  execFileSync("chmod", [mode.toString(8), path]);
 }
 
 /** A port on which the file to replace belongs to user and group 4321, and `fchown` never works. */
@@ -222,6 +231,8 @@ for (const form of FORMS) {
       for (
         const [old, expected] of [
           [0o660, 0o600],
+          // Whom the old group shut out, everybody now counts in.
+          [0o604, 0o600],
           [0o664, 0o644],
           [0o644, 0o644],
           [0o6775, 0o755],
@@ -261,6 +272,94 @@ for (const form of FORMS) {
         [statSync(path).uid, 4321],
       ]);
     }));
+
+  test(`${form.name}: where they go by path, owner and mode are set only in a directory that no stranger may write to`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      for (
+        const [directoryMode, isSafe] of [
+          [0o700, true],
+          [0o755, true],
+          [0o775, false],
+          [0o777, false],
+          [0o1777, false],
+        ] as const
+      ) {
+        setMode(directory, directoryMode);
+        writeFileSync(path, "old");
+        chmodSync(path, 0o666);
+        const port = new FaultPort();
+        port.changesByPath = true;
+        await withUmask(0o022, () =>
+          onPort(port, async () => {
+            const receipt = await form.writeText(path, "new");
+            assert.deepEqual(receipt.notPreserved, isSafe ? [] : ["mode"]);
+            assert.equal(modeOf(path), isSafe ? 0o666 : 0o644);
+            assert.equal(port.names.includes("fchmod"), isSafe);
+            if (isSafe) return;
+            for (const required of [{ mode: 0o666 }, { owner: FOREIGN }]) {
+              const error = await rejection(
+                form.writeText(path, "newer", required),
+              );
+              assert.ok(error instanceof AtomicError);
+              assert.equal(error.code, "EPERM");
+              assert.match(error.message, /set by path, which is not safe/);
+            }
+            assert.equal(readFileSync(path, "utf8"), "new\n");
+            // Modes within the umask need no change.
+            await form.writeText(path, "newer", { mode: 0o600 });
+            assert.equal(modeOf(path), 0o600);
+          }));
+        assert.ok(!port.names.includes("fchown"));
+      }
+      assert.deepEqual(leftovers(directory), []);
+    }));
+
+  test(`${form.name}: where they go by path, a foreign owner's file in an unsafe directory stays private`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      writeFileSync(path, "old");
+      setMode(directory, 0o777);
+      const port = foreignFilePort(path, 0o660);
+      port.changesByPath = true;
+      const receipt = await onPort(port, () => form.writeText(path, "new"));
+      assert.deepEqual(receipt.notPreserved, ["owner", "mode"]);
+      assert.equal(modeOf(path), 0o600);
+      assert.ok(!port.names.includes("fchown"));
+      assert.ok(!port.names.includes("fchmod"));
+    }));
+
+  test(
+    `${form.name}: another user's file in a sticky world-writable directory is not replaced in his name`,
+    needsRoot,
+    () =>
+      inScratch(async (directory) => {
+        const shared = join(directory, "shared");
+        mkdirSync(shared);
+        const path = join(shared, "f");
+        writeFileSync(path, "old");
+        chownSync(path, 4321, 4321);
+        await form.writeText(path, "not sticky");
+        assert.equal(statSync(path).uid, 4321);
+        setMode(shared, 0o1777);
+        const error = await rejection(form.writeText(path, "new"));
+        assert.ok(error instanceof AtomicError);
+        assert.equal(error.code, "EACCES");
+        assert.match(error.message, /belongs to another user \(uid 4321\)/);
+        assert.equal(readFileSync(path, "utf8"), "not sticky\n");
+        assert.deepEqual(leftovers(shared), []);
+        await form.writeText(path, "new", { preserve: false });
+        assert.equal(statSync(path).uid, 0);
+        chownSync(path, 4321, 4321);
+        const port = new FaultPort();
+        port.changesByPath = false;
+        await onPort(
+          port,
+          () => form.writeText(path, "newer", { owner: FOREIGN }),
+        );
+        assert.equal(statSync(path).uid, 4321);
+      }),
+  );
 
   test(`${form.name}: an owner or a mode that was asked for and cannot be set is an error`, () =>
     inScratch(async (directory) => {

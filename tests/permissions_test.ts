@@ -169,6 +169,17 @@ for (const suffix of ["", "Sync"]) {
       assert.equal(readFileSync(path, "utf8"), "new\n");
     }));
 
+  test(`${name} on Deno tells of a --deny flag that no --allow flag overrides`, () =>
+    inScratch(async (directory) => {
+      const { error } = await onDeno(
+        [...scope(directory), `--deny-write=${directory}`],
+        name,
+        [join(directory, "f"), "new"],
+      );
+      assert.equal(error?.name, "PermissionScopeError");
+      assert.match(error?.message ?? "", /take away the --deny-write/);
+    }));
+
   test(`${name} on Deno works where the scope is spelled through a link`, () =>
     inScratch(async (directory) => {
       mkdirSync(join(directory, "real"));

@@ -1,8 +1,20 @@
 import assert from "node:assert/strict";
-import { existsSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  linkSync,
+  readFileSync,
+  renameSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { AtomicError, DurabilityError, NoSpaceError } from "../mod.ts";
+import {
+  AtomicError,
+  DurabilityError,
+  NoSpaceError,
+  writeTextAtomic,
+} from "../mod.ts";
 import { FaultPort, onPort, PowerCut } from "./fault_port.ts";
 import { rejection } from "./rejection.ts";
 import { inScratch, leftovers } from "./scratch.ts";
@@ -302,6 +314,67 @@ for (const form of FORMS) {
       assert.ok(error.message.includes(leftover));
     }));
 
+  test(`${form.name}: a temporary file that cannot be removed after a refusal is named too`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      const port = new FaultPort().shortenWrites(0).fail("unlink", "EROFS");
+      const error = await onPort(
+        port,
+        () => rejection(form.writeText(path, "new")),
+      );
+      assert.ok(error instanceof AtomicError);
+      assert.equal(error.code, "SHORT_WRITE");
+      const [leftover = ""] = leftovers(directory);
+      assert.ok(leftover !== "" && error.message.includes(leftover));
+    }));
+
+  test(`${form.name}: where closing fails too, the first failure is told`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "a", "f");
+      const port = new FaultPort().fail("fsync", "ENOSPC").fail("close", "EIO");
+      const error = await onPort(
+        port,
+        () => rejection(form.writeText(path, "new")),
+      );
+      assert.ok(error instanceof NoSpaceError);
+      assert.equal(error.syscall, "fsync");
+    }));
+
+  test(`${form.name}: a rename whose answer was lost is unknown, and a link whose answer was lost is made`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      // A server that has done it, is asked again, and finds it done.
+      const lost = (name: "rename" | "link", code: string) => {
+        const port = new FaultPort();
+        return port.intercept((call) => {
+          if (call.name !== name) return undefined;
+          const [from, to] = call.args as [string, string];
+          (name === "rename" ? renameSync : linkSync)(from, to);
+          return { code };
+        });
+      };
+      const error = await onPort(
+        lost("rename", "ENOENT"),
+        () => rejection(form.writeText(path, "new")),
+      );
+      assert.ok(error instanceof AtomicError);
+      assert.equal(error.committed, "unknown");
+      assert.equal(readFileSync(path, "utf8"), "new\n");
+      const receipt = await onPort(
+        lost("link", "EEXIST"),
+        () => form.writeText(join(directory, "g"), "new", { createNew: true }),
+      );
+      assert.equal(receipt.created, true);
+      assert.deepEqual(leftovers(directory), []);
+      // With the temporary file still there, nothing was renamed.
+      const refused = await onPort(
+        new FaultPort().fail("rename", "ENOENT"),
+        () => rejection(form.writeText(path, "newer")),
+      );
+      assert.ok(refused instanceof AtomicError);
+      assert.equal(refused.committed, false);
+    }));
+
   test(`${form.name}: a whole file of no bytes is written without a write call`, () =>
     inScratch(async (directory) => {
       const path = join(directory, "f");
@@ -326,3 +399,55 @@ for (const form of FORMS) {
       });
     }));
 }
+
+/** A port on which only so many files can be open at once. */
+function portWithDescriptors(
+  limit: number,
+): { port: FaultPort; most(): number } {
+  let open = 0;
+  let most = 0;
+  const port = new FaultPort().intercept(({ name }) => {
+    if (name === "close") open--;
+    if (name !== "open" && name !== "create") return undefined;
+    if (open >= limit) return { code: "EMFILE" };
+    most = Math.max(most, ++open);
+    return undefined;
+  });
+  return { port, most: () => most };
+}
+
+test("a thousand writes at once hold at most two descriptors each of 64", () =>
+  inScratch(async (directory) => {
+    const { port, most } = portWithDescriptors(Infinity);
+    await onPort(port, () =>
+      Promise.all(
+        Array.from({ length: 1000 }, (_, index) =>
+          writeTextAtomic(join(directory, `f${index}`), "new", {
+            durability: index % 2 === 0 ? "full" : "none",
+          })),
+      ));
+    assert.ok(most() <= 128, `${most()}`);
+    assert.deepEqual(leftovers(directory), []);
+  }));
+
+test("writers that have too few descriptors do not wait for each other's", () =>
+  inScratch(async (directory) => {
+    const { port, most } = portWithDescriptors(8);
+    const receipts = await onPort(port, () =>
+      Promise.all(
+        Array.from(
+          { length: 100 },
+          (_, index) =>
+            writeTextAtomic(join(directory, `f${index}`), "new", {
+              retryMs: 60_000,
+            }),
+        ),
+      ));
+    assert.equal(receipts.length, 100);
+    assert.equal(most(), 8);
+    assert.ok(
+      port.calls.filter(({ name }) => name === "sleep")
+        .every(({ form }) => form === "async"),
+    );
+    assert.deepEqual(leftovers(directory), []);
+  }));

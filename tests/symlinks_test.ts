@@ -1,11 +1,15 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import {
+  closeSync,
   existsSync,
   lstatSync,
   mkdirSync,
+  openSync,
+  readdirSync,
   readFileSync,
   readlinkSync,
+  rmSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
@@ -75,6 +79,64 @@ for (const form of FORMS) {
         readFileSync(join(directory, "real", "file"), "utf8"),
         "new\n",
       );
+    }));
+
+  test(`${form.name}: a link to a directory is refused before anything is made for it`, () =>
+    inScratch(async (directory) => {
+      mkdirSync(join(directory, "real"));
+      for (
+        const text of ["missing/", "missing/.", "missing/..", "real", "real/"]
+      ) {
+        const link = join(directory, "link");
+        rmSync(link, { force: true });
+        symlinkSync(text, link);
+        const error = await rejection(form.writeText(link, "new"));
+        assert.ok(error instanceof AtomicError);
+        assert.equal(error.code, "EISDIR");
+        assert.deepEqual(readdirSync(directory).toSorted(), ["link", "real"]);
+      }
+    }));
+
+  test(`${form.name}: a link of the kernel to an open file is refused`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      writeFileSync(path, "old");
+      const fd = openSync(path, "r");
+      try {
+        const error = await rejection(
+          form.writeText(`/proc/self/fd/${fd}`, "new"),
+        );
+        assert.ok(error instanceof AtomicError);
+        assert.equal(error.code, "NOT_A_FILE");
+        assert.match(error.message, /the kernel's link to an open file/);
+      } finally {
+        closeSync(fd);
+      }
+      assert.equal(readFileSync(path, "utf8"), "old");
+    }));
+
+  test(`${form.name}: a way through a name that is no UTF-8 is refused, not mistaken for another`, () =>
+    inScratch(async (directory) => {
+      const link = join(directory, "link");
+      symlinkSync("caf\ufffd", link);
+      await form.writeText(link, "its name does have that character", {
+        symlinks: "replace",
+      });
+      rmSync(link);
+      symlinkSync("x", link);
+      for (const name of ["readlink", "realpath"] as const) {
+        const port = new FaultPort().intercept((call) =>
+          call.name === name ? { result: `${directory}/caf\ufffd` } : undefined
+        );
+        const error = await onPort(
+          port,
+          () => rejection(form.writeText(link, "new")),
+        );
+        assert.ok(error instanceof AtomicError);
+        assert.equal(error.code, "EILSEQ");
+        assert.match(error.message, /bytes that are no UTF-8/);
+        assert.ok(!port.names.includes("create"));
+      }
     }));
 
   test(`${form.name}: links that lead in a circle are an error`, () =>
@@ -180,6 +242,21 @@ for (const form of FORMS) {
         assert.match(error.message, /another user \(uid 2222\)/);
         assert.equal(readFileSync(victim, "utf8"), "old");
         assert.deepEqual(leftovers(shared), []);
+
+        for (const name of ["fstat", "close", "unlink"] as const) {
+          const port = new FaultPort().fail(name, "EIO", 1);
+          const failed = await onPort(
+            port,
+            () => rejection(form.writeText(link, "new")),
+          );
+          assert.ok(failed instanceof AtomicError);
+          assert.equal(failed.syscall, name);
+          const [left] = leftovers(shared);
+          assert.equal(left === undefined, name !== "unlink");
+          if (left === undefined) continue;
+          assert.ok(failed.message.includes(left));
+          rmSync(join(shared, left));
+        }
 
         giveAway(link, 1111, 1111);
         await form.writeText(link, "by the directory's owner");

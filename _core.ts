@@ -375,6 +375,7 @@ const CHANGED_NOTHING = [
   "ENOSPC",
   "ENOSYS",
   "ENOTDIR",
+  "ENOTEMPTY",
   "ENOTSUP",
   "EOPNOTSUPP",
   "EPERM",

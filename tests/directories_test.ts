@@ -111,6 +111,32 @@ for (const form of FORMS) {
       assert.equal(synced(port)[0], directory);
     }));
 
+  test(`${form.name}: a parent that may not be made is an error, and is not taken for one that was`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "a", "f");
+      const refused = new FaultPort().fail("mkdir", "EACCES");
+      const error = await onPort(
+        refused,
+        () => rejection(form.writeText(path, "new")),
+      );
+      assert.ok(error instanceof AtomicError);
+      assert.equal(error.code, "EACCES");
+      mkdirSync(join(directory, "a"));
+      const port = new FaultPort();
+      await onPort(port, () => form.writeText(path, "new"));
+      assert.equal(synced(port).length, 2);
+    }));
+
+  test(`${form.name}: where no ancestor exists it is an error, not a loop`, () =>
+    inScratch(async (directory) => {
+      const port = new FaultPort().fail("realpath", "ENOENT");
+      const error = await onPort(
+        port,
+        () => rejection(form.writeText(join(directory, "a", "f"), "new")),
+      );
+      assert.ok(error instanceof NotFoundError);
+    }));
+
   test(`${form.name}: with parents false a missing directory is a NotFoundError, and nothing is made`, () =>
     inScratch(async (directory) => {
       const path = join(directory, "a", "f");

@@ -5,8 +5,8 @@
  * `durability: "full"` has resolved, the new.
  *
  * ```text
- * stage     resolve links, make missing parents   D/f is the target
- *           create D/.f.PID.UUID.tmp, exclusive
+ * resolve   links, missing parents                D/f is the target
+ * stage     create D/.f.PID.UUID.tmp, exclusive
  *           open D                                to sync it later
  * append    write, until all bytes are taken      once or more often
  * seal      fstat: are all bytes there?
@@ -50,12 +50,13 @@ import {
   type Protocol,
   ProtocolError,
   Refusal,
+  syncDirectory,
   SystemCallError,
 } from "./_protocol.ts";
 import { retrying } from "./_retry.ts";
 import { NOT_CAPABLE, type OpenFile, type Port } from "./_runtime/port.ts";
 import { isPlanted } from "./_sticky.ts";
-import { resolveTarget, type Target, type TargetRequest } from "./_target.ts";
+import type { Target, TargetRequest } from "./_target.ts";
 import {
   createTemporary,
   removeTemporary,
@@ -81,17 +82,30 @@ export interface StagedWrite {
   notPreserved: WriteReceipt["notPreserved"];
 }
 
+/** What a write has to do with others of the same file. */
+export interface Company {
+  /** Told when there is something to give back. */
+  staged(write: StagedWrite): void;
+  /** Throws where its turn has passed, so that it must not be committed any more. */
+  checkTurn(): void;
+  /** The temporary file of an older write that is under way, and must not come after this one. */
+  olderTemporary(): string | undefined;
+}
+
 /** Replaces the target with `bytes`. */
 export function* replace(
   port: Port,
   request: WriteRequest,
+  target: Target,
   bytes: Uint8Array,
+  company: Company,
 ): Protocol<WriteReceipt> {
-  const write = yield* stage(port, request);
+  const write = yield* stage(port, request, target);
   try {
+    company.staged(write);
     yield* append(write, bytes);
     yield* seal(write);
-    yield* commit(write);
+    yield* commit(write, company);
     return yield* confirm(write);
   } catch (error) {
     yield* discard(write, error);
@@ -99,13 +113,12 @@ export function* replace(
   }
 }
 
-/** Finds the target and creates the temporary file beside it. */
+/** Creates the temporary file beside the target. */
 export function* stage(
   port: Port,
   request: WriteRequest,
+  target: Target,
 ): Protocol<StagedWrite> {
-  request.signal?.throwIfAborted();
-  const target = yield* resolveTarget(port, request);
   yield* syncMadeDirectories(port, request, target.directory);
   const write: StagedWrite = {
     port,
@@ -178,14 +191,20 @@ export function* seal(write: StagedWrite): Protocol<void> {
 }
 
 /** Puts the new content in the place of the old, in one step. */
-export function* commit(write: StagedWrite): Protocol<void> {
+export function* commit(
+  write: StagedWrite,
+  company: Company,
+): Protocol<void> {
   const { request, temporary } = write;
   if (temporary === undefined) throw new Error("Cannot commit a write twice");
   // The last chance: from here on the write cannot be taken back.
   request.signal?.throwIfAborted();
+  company.checkTurn();
+  const older = company.olderTemporary();
+  if (older !== undefined) yield* removeOlder(older);
   if (request.createNew) {
     yield* linkNew(write, temporary);
-    yield* afterCommit(call("unlink", temporary));
+    yield* afterCommit(removeTemporary(temporary, write.bytes));
   } else {
     yield* renameOver(write, temporary);
   }
@@ -197,7 +216,7 @@ export function* commit(write: StagedWrite): Protocol<void> {
 export function* confirm(write: StagedWrite): Protocol<WriteReceipt> {
   const { port, request, target, directory } = write;
   if (directory !== undefined) {
-    yield* afterCommit(blockingCall("fsync", directory));
+    yield* afterCommit(syncDirectory(directory, target.directory));
     write.directory = undefined;
     yield* afterCommit(call("close", directory));
     // Once more: another task may have removed and made them meanwhile.
@@ -303,6 +322,16 @@ function* refusePlantedFile(
     "EACCES",
     `"${path}" belongs to another user (uid ${owner}), who would own the new file too, in a directory everybody can write to: remove it, or write with preserve: false`,
   );
+}
+
+/** Without its temporary file an older write fails to rename it, however far it is. */
+function* removeOlder(temporary: string): Protocol<void> {
+  try {
+    yield* call("unlink", temporary);
+  } catch (error) {
+    // It is renamed by now, and so comes before this write as it should.
+    if (!failedWith(error, "ENOENT")) throw error;
+  }
 }
 
 function* renameOver(write: StagedWrite, temporary: string): Protocol<void> {

@@ -9,6 +9,7 @@
 
 import { type Call, type Protocol, SystemCallError } from "./_protocol.ts";
 import type { Port } from "./_runtime/port.ts";
+import { shareSync } from "./_shared_sync.ts";
 
 /** Runs a protocol to its end, blocking. */
 export function runSync<T>(port: Port, protocol: Protocol<T>): T {
@@ -55,8 +56,12 @@ function performSync(port: Port, { name, args }: Call): unknown {
   return Reflect.apply(port.sync[name], port.sync, args);
 }
 
-function performAsync(port: Port, { name, args }: Call): Promise<unknown> {
-  return Reflect.apply(port.async[name], port.async, args);
+function performAsync(
+  port: Port,
+  { name, args, syncs }: Call,
+): Promise<unknown> {
+  const perform = () => Reflect.apply(port.async[name], port.async, args);
+  return syncs === undefined ? perform() : shareSync(port, syncs, perform);
 }
 
 function failure(port: Port, call: Call, error: unknown): SystemCallError {

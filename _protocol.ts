@@ -21,6 +21,8 @@ export interface Call {
    * at any price. A sync driver makes all of them here.
    */
   readonly cost: "inline" | "cheap" | "blocking";
+  /** The directory a sync is for: one that begins later will do as well, whoever makes it. */
+  readonly syncs?: string;
 }
 
 /** A sequence of system calls that ends in a `T`. */
@@ -51,6 +53,14 @@ export function* blockingCall<Name extends keyof SystemCalls>(
 ): Protocol<ReturnType<SystemCalls[Name]>> {
   const result = yield { name, args, cost: "blocking" };
   return result as ReturnType<SystemCalls[Name]>;
+}
+
+/** Asks for a sync of a directory that begins now or later. */
+export function* syncDirectory(
+  handle: OpenFile,
+  path: string,
+): Protocol<void> {
+  yield { name: "fsync", args: [handle], cost: "blocking", syncs: path };
 }
 
 /** A call of at most this many bytes is cheaper inline than as a thread-pool hop. */

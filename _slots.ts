@@ -13,11 +13,14 @@ let free = MOST_AT_ONCE;
 const waiting = new Set<() => void>();
 
 /** Runs `write` when its turn has come, at once if there is room. */
-export async function inSlot<T>(write: () => Promise<T>): Promise<T> {
-  if (free > 0) free--;
-  else await new Promise<void>((resolve) => waiting.add(resolve));
+export async function inSlot<T>(
+  write: (hasWaited: boolean) => Promise<T>,
+): Promise<T> {
+  const mustWait = free === 0;
+  if (mustWait) await new Promise<void>((resolve) => waiting.add(resolve));
+  else free--;
   try {
-    return await write();
+    return await write(mustWait);
   } finally {
     // Handed on without becoming free, or one that comes just now would be
     // faster than those that wait.

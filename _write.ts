@@ -4,7 +4,7 @@
  * @module
  */
 
-import { replace, type WriteRequest } from "./_core.ts";
+import { type Company, replace, type WriteRequest } from "./_core.ts";
 import { runAsync, runSync } from "./_drive.ts";
 import { type Attempt, explain } from "./_failure.ts";
 import {
@@ -13,17 +13,29 @@ import {
   type WriteOptions,
   type WriteReceipt,
 } from "./_options.ts";
+import {
+  durabilityToOvertake,
+  enterLine,
+  leavePlace,
+  type OrderedWrite,
+  overtaking,
+  settleOvertaken,
+  takePlace,
+} from "./_order.ts";
 import { absolutePath } from "./_path.ts";
+import { type Protocol, SystemCallError } from "./_protocol.ts";
 import { currentPort } from "./_runtime/current.ts";
 import type { Port } from "./_runtime/port.ts";
 import { inSlot } from "./_slots.ts";
+import { resolveTarget, type Target } from "./_target.ts";
 
 /** A write that is ready for its first system call. */
 export interface WholeWrite {
   readonly port: Port;
   readonly attempt: Attempt;
   readonly request: WriteRequest;
-  readonly bytes: Uint8Array;
+  /** Handed over to the order of writes, which may let go of it. */
+  payload: Uint8Array | undefined;
 }
 
 /** Checks and encodes. Whatever is wrong with the arguments is thrown here, before the disk is touched. */
@@ -56,28 +68,113 @@ export function prepareWrite<Options extends WriteOptions>(
       retryMs: options.retryMs ?? 1000,
       signal: options.signal,
     },
-    bytes: encode(options, attempt),
+    payload: encode(options, attempt),
   };
 }
 
-/** Performs a prepared write. */
-export async function write(
-  { port, attempt, request, bytes }: WholeWrite,
-): Promise<WriteReceipt> {
+/** Performs a prepared write, in call order. */
+export async function write(prepared: WholeWrite): Promise<WriteReceipt> {
   try {
-    return await inSlot(() => runAsync(port, replace(port, request, bytes)));
+    return await writeInOrder(prepared);
   } catch (error) {
-    throw explain(port, attempt, error);
+    throw explain(prepared.port, prepared.attempt, error);
   }
 }
 
-/** Performs a prepared write, blocking. */
-export function writeSync(
-  { port, attempt, request, bytes }: WholeWrite,
-): WriteReceipt {
+async function writeInOrder(prepared: WholeWrite): Promise<WriteReceipt> {
+  const { port, request } = prepared;
+  const { durability, createNew, signal } = request;
+  signal?.throwIfAborted();
+  const ticket = takePlace(durability);
+  let target: Target;
   try {
-    return runSync(port, replace(port, request, bytes));
+    target = await runAsync(port, resolveTarget(port, request));
   } catch (error) {
-    throw explain(port, attempt, error);
+    leavePlace(ticket);
+    throw error;
+  }
+  const ordered: OrderedWrite = {
+    durability,
+    createNew,
+    signal,
+    kind: createNew ? undefined : kindOf(request),
+    payload: prepared.payload,
+    perform: (progress) =>
+      inSlot((hasWaited) => {
+        const isStale = hasWaited || progress.hasWaited;
+        return runAsync(
+          port,
+          performWhole(
+            port,
+            request,
+            isStale ? undefined : target,
+            ordered.payload,
+            progress,
+          ),
+        );
+      }),
+  };
+  prepared.payload = undefined;
+  return await enterLine(ticket, target.path, ordered);
+}
+
+/** What must be the same for one write to take another's place. */
+function kindOf(request: WriteRequest): string {
+  const { durability, mode, owner, preserve, symlinks, parents } = request;
+  return JSON.stringify([
+    durability,
+    mode,
+    owner?.uid,
+    owner?.gid,
+    preserve,
+    symlinks,
+    parents,
+  ]);
+}
+
+function* performWhole(
+  port: Port,
+  request: WriteRequest,
+  found: Target | undefined,
+  payload: Uint8Array | undefined,
+  company: Company,
+): Protocol<WriteReceipt> {
+  request.signal?.throwIfAborted();
+  const target = found ?? (yield* resolveTarget(port, request));
+  const bytes = payload ?? new Uint8Array();
+  return yield* replace(port, request, target, bytes, company);
+}
+
+/** Performs a prepared write, blocking. Older ones that are under way are overtaken. */
+export function writeSync(prepared: WholeWrite): WriteReceipt {
+  try {
+    return runSync(prepared.port, writeOvertaking(prepared));
+  } catch (error) {
+    throw explain(prepared.port, prepared.attempt, error);
+  }
+}
+
+function* writeOvertaking(
+  { port, request, payload }: WholeWrite,
+): Protocol<WriteReceipt> {
+  request.signal?.throwIfAborted();
+  const target = yield* resolveTarget(port, request);
+  const durability = durabilityToOvertake(target.path, request.durability);
+  const bytes = payload ?? new Uint8Array();
+  try {
+    const receipt = yield* replace(
+      port,
+      { ...request, durability },
+      target,
+      bytes,
+      overtaking(target.path),
+    );
+    settleOvertaken(target.path, { receipt });
+    return receipt;
+  } catch (error) {
+    const isInPlace = error instanceof SystemCallError &&
+      error.committed !== false;
+    if (isInPlace) settleOvertaken(target.path, { error });
+    throw error;
   }
 }

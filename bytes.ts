@@ -28,6 +28,7 @@ import {
   readSync,
   type WholeRead,
 } from "./_read.ts";
+import { promised } from "./_promised.ts";
 import { prepareWrite, type WholeWrite, write, writeSync } from "./_write.ts";
 
 export type {
@@ -70,12 +71,14 @@ export type {
  * });
  * ```
  */
-export async function writeBytesAtomic(
+export function writeBytesAtomic(
   path: string | URL,
   bytes: Uint8Array,
   options: WriteOptions = {},
 ): Promise<WriteReceipt> {
-  return await write(prepare("writeBytesAtomic", path, bytes, options));
+  return promised(() =>
+    write(prepare("writeBytesAtomic", path, bytes, options))
+  );
 }
 
 /**

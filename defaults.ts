@@ -24,6 +24,7 @@ import {
   knowsOption,
   type OptionKind,
 } from "./_options.ts";
+import { promised } from "./_promised.ts";
 import { isPlainObject } from "./_plain_object.ts";
 import {
   readText,
@@ -117,16 +118,16 @@ export function withDefaults(defaults: DefaultOptions): BoundFunctions {
     readText: async (path, options) =>
       await readText(path, merge(read, options)),
     readTextSync: (path, options) => readTextSync(path, merge(read, options)),
-    writeBytesAtomic: async (path, bytes, options) =>
-      await writeBytesAtomic(path, bytes, merge(write, options)),
+    writeBytesAtomic: (path, bytes, options) =>
+      promised(() => writeBytesAtomic(path, bytes, merge(write, options))),
     writeBytesAtomicSync: (path, bytes, options) =>
       writeBytesAtomicSync(path, bytes, merge(write, options)),
-    writeJsonAtomic: async (path, value, options) =>
-      await writeJsonAtomic(path, value, merge(jsonWrite, options)),
+    writeJsonAtomic: (path, value, options) =>
+      promised(() => writeJsonAtomic(path, value, merge(jsonWrite, options))),
     writeJsonAtomicSync: (path, value, options) =>
       writeJsonAtomicSync(path, value, merge(jsonWrite, options)),
-    writeTextAtomic: async (path, text, options) =>
-      await writeTextAtomic(path, text, merge(textWrite, options)),
+    writeTextAtomic: (path, text, options) =>
+      promised(() => writeTextAtomic(path, text, merge(textWrite, options))),
     writeTextAtomicSync: (path, text, options) =>
       writeTextAtomicSync(path, text, merge(textWrite, options)),
   };

@@ -29,6 +29,7 @@ import {
   type WholeRead,
 } from "./_read.ts";
 import { decodeText, encodeText } from "./_utf8.ts";
+import { promised } from "./_promised.ts";
 import { prepareWrite, type WholeWrite, write, writeSync } from "./_write.ts";
 
 export type {
@@ -80,12 +81,14 @@ export type {
  * });
  * ```
  */
-export async function writeJsonAtomic(
+export function writeJsonAtomic(
   path: string | URL,
   value: unknown,
   options: JsonWriteOptions = {},
 ): Promise<WriteReceipt> {
-  return await write(prepare("writeJsonAtomic", path, value, options));
+  return promised(() =>
+    write(prepare("writeJsonAtomic", path, value, options))
+  );
 }
 
 /**

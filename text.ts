@@ -29,6 +29,7 @@ import {
   type WholeRead,
 } from "./_read.ts";
 import { decodeText, encodeText } from "./_utf8.ts";
+import { promised } from "./_promised.ts";
 import { prepareWrite, type WholeWrite, write, writeSync } from "./_write.ts";
 
 export type {
@@ -73,12 +74,12 @@ export type {
  * assert.equal(receipt.created, true);
  * ```
  */
-export async function writeTextAtomic(
+export function writeTextAtomic(
   path: string | URL,
   text: string,
   options: TextWriteOptions = {},
 ): Promise<WriteReceipt> {
-  return await write(prepare("writeTextAtomic", path, text, options));
+  return promised(() => write(prepare("writeTextAtomic", path, text, options)));
 }
 
 /**

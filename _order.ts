@@ -1,0 +1,376 @@
+/**
+ * The order of the writes of one file, within one loaded instance of this
+ * module: call order. (Between workers and processes the last rename wins.)
+ *
+ * A write takes its place when its bytes are complete: a whole value when the
+ * function is called, a stream when it is committed. Writes of different files
+ * do not wait for each other. Of those of one file one runs at a time, and a
+ * waiting whole value is skipped where a newer one that differs in nothing but
+ * its content waits behind it: it is settled as the newer one is, or performed
+ * after all where the newer one fails before its commit.
+ *
+ * A synchronous write cannot wait. It overtakes the older ones that are under
+ * way: just before its rename it removes their temporary files, so that none of
+ * them can come after it.
+ *
+ * @module
+ */
+
+import type { Company, StagedWrite } from "./_core.ts";
+import type { Durability, WriteReceipt } from "./_options.ts";
+import { Refusal, SystemCallError } from "./_protocol.ts";
+
+/** A write on its way, as its order sees it. */
+export interface OrderedWrite {
+  readonly durability: Durability;
+  readonly createNew: boolean;
+  readonly signal: AbortSignal | undefined;
+  /** Waiting writes of the same kind supersede each other; one without a kind is never skipped. */
+  readonly kind: string | undefined;
+  /** Let go of where newer writes make it unlikely to be needed; a stream has none, and is performed all the same. */
+  payload: Uint8Array | undefined;
+  /** Performs it, in touch with its order through `progress`. */
+  perform(progress: Progress): Promise<WriteReceipt>;
+}
+
+/** How a write that runs keeps in touch with its order. */
+export interface Progress extends Company {
+  /** Whether it had to wait, so that what was looked up before may be out of date. */
+  readonly hasWaited: boolean;
+}
+
+/** What became of a write that others are settled by. */
+export type Outcome =
+  | { readonly receipt: WriteReceipt }
+  | { readonly error: unknown };
+
+/** So many of the newest waiting payloads are kept, should the newest fail. */
+const PAYLOADS_KEPT = 2;
+
+let lastTicket = 0;
+
+/** The writes whose place is taken but whose file is not known yet, oldest first, with what they promise. */
+const unplaced = new Map<number, Durability>();
+
+/** The files that writes are under way to. */
+const lines = new Map<string, Line>();
+
+/** Lines without a write, kept because an older write may still turn out to be one of them. */
+const idleLines = new Set<Line>();
+
+/** Takes a place in call order; {@linkcode enterLine} or {@linkcode leavePlace} must follow. */
+export function takePlace(durability: Durability): number {
+  lastTicket++;
+  unplaced.set(lastTicket, durability);
+  return lastTicket;
+}
+
+/** Gives a place up: its file is known, or could not be found out. */
+export function leavePlace(ticket: number): void {
+  unplaced.delete(ticket);
+  if (unplaced.size > 0) return;
+  for (const line of idleLines) line.remove();
+}
+
+/** Performs a write of `path` when its turn has come, and settles as it does. */
+export function enterLine(
+  ticket: number,
+  path: string,
+  write: OrderedWrite,
+): Promise<WriteReceipt> {
+  return new Promise((resolve, reject) => {
+    const line = lineOf(path);
+    line.add(new Entry(ticket, write, resolve, reject));
+    leavePlace(ticket);
+  });
+}
+
+/** The strongest durability of a synchronous write to `path` and of those it would overtake, whose promises it takes over. */
+export function durabilityToOvertake(
+  path: string,
+  durability: Durability,
+): Durability {
+  const promised = [durability, ...unplaced.values()];
+  for (const { write } of lines.get(path)?.entries ?? []) {
+    promised.push(write.durability);
+  }
+  return promised.find((level) => level === "full") ??
+    promised.find((level) => level === "ordered") ?? "none";
+}
+
+/** How a synchronous write of `path` overtakes. */
+export function overtaking(path: string): Company {
+  return {
+    staged: () => {},
+    checkTurn: () => {},
+    olderTemporary() {
+      const running = lines.get(path)?.running;
+      const temporary = running?.staged?.temporary;
+      if (running !== undefined && temporary !== undefined) {
+        running.isRobbed = true;
+      }
+      return temporary;
+    },
+  };
+}
+
+/** Settles the writes that a synchronous one to `path` has overtaken. */
+export function settleOvertaken(path: string, outcome: Outcome): void {
+  if (unplaced.size === 0 && !lines.has(path)) return;
+  lastTicket++;
+  lineOf(path).overtake(lastTicket, outcome);
+}
+
+function lineOf(path: string): Line {
+  let line = lines.get(path);
+  if (line === undefined) lines.set(path, line = new Line(path));
+  return line;
+}
+
+/** Thrown in place of a rename that would come after that of a newer write. */
+class Overtaken extends Error {
+  override name = "Overtaken";
+}
+
+/** A write in the line of its file. */
+class Entry {
+  readonly ticket: number;
+  readonly write: OrderedWrite;
+  readonly #resolve: (receipt: WriteReceipt) => void;
+  readonly #reject: (error: unknown) => void;
+  readonly #onAbort = (): void => this.reject(this.write.signal?.reason);
+  readonly #isStream: boolean;
+  isSettled = false;
+  staged: StagedWrite | undefined;
+  /** Its temporary file was removed by a newer write. */
+  isRobbed = false;
+
+  constructor(
+    ticket: number,
+    write: OrderedWrite,
+    resolve: (receipt: WriteReceipt) => void,
+    reject: (error: unknown) => void,
+  ) {
+    this.ticket = ticket;
+    this.write = write;
+    this.#resolve = resolve;
+    this.#reject = reject;
+    this.#isStream = write.payload === undefined;
+    // While it waits, its signal ends it.
+    if (write.signal?.aborted) this.#onAbort();
+    else write.signal?.addEventListener("abort", this.#onAbort);
+  }
+
+  get canBePerformed(): boolean {
+    return this.#isStream || this.write.payload !== undefined;
+  }
+
+  /** From now on the protocol looks at the signal itself. */
+  start(): void {
+    this.write.signal?.removeEventListener("abort", this.#onAbort);
+  }
+
+  resolve(receipt: WriteReceipt): void {
+    this.#settle();
+    this.#resolve(receipt);
+  }
+
+  reject(error: unknown): void {
+    this.#settle();
+    this.#reject(error);
+  }
+
+  /** Settles it as the newer write that took its place was. */
+  settleAs(outcome: Outcome): void {
+    if (this.isSettled) return;
+    if (this.write.createNew) {
+      const reason = "a newer write of this process has made it";
+      this.reject(new Refusal("EEXIST", reason));
+    } else if ("error" in outcome) {
+      this.reject(outcome.error);
+    } else {
+      this.resolve({ ...outcome.receipt, superseded: true });
+    }
+  }
+
+  #settle(): void {
+    this.start();
+    this.isSettled = true;
+    this.write.payload = undefined;
+  }
+}
+
+/** The writes of one file, oldest first: one runs, it supersedes its followers, the others wait. */
+class Line {
+  readonly #path: string;
+  #waiting: Entry[] = [];
+  #followers: Entry[] = [];
+  /** Why the newest of its followers were not enough. */
+  #lastError: unknown;
+  /** The newest write that was done before all older ones were. */
+  #latest: { readonly ticket: number; readonly outcome: Outcome } | undefined;
+  running: Entry | undefined;
+
+  constructor(path: string) {
+    this.#path = path;
+  }
+
+  get entries(): Entry[] {
+    const running = this.running === undefined ? [] : [this.running];
+    return [...this.#followers, ...running, ...this.#waiting]
+      .filter(({ isSettled }) => !isSettled);
+  }
+
+  add(entry: Entry): void {
+    idleLines.delete(this);
+    if (this.#latest !== undefined && this.#isOvertaken(entry)) {
+      entry.settleAs(this.#latest.outcome);
+    } else {
+      const before = this.#waiting.findLastIndex(({ ticket }) =>
+        ticket < entry.ticket
+      );
+      this.#waiting.splice(before + 1, 0, entry);
+      this.#dropPayload();
+    }
+    if (this.running === undefined) void this.#run();
+  }
+
+  overtake(ticket: number, outcome: Outcome): void {
+    this.#latest = { ticket, outcome };
+    for (const entry of this.entries) {
+      if (entry !== this.running) entry.settleAs(outcome);
+    }
+    this.#waiting = [];
+    this.#followers = [];
+    if (this.running === undefined) this.#goIdle();
+  }
+
+  remove(): void {
+    idleLines.delete(this);
+    lines.delete(this.#path);
+  }
+
+  /** Of waiting writes of one kind only the newest are likely to be performed. */
+  #dropPayload(): void {
+    const [old, ...newer] = this.#waiting.slice(-1 - PAYLOADS_KEPT);
+    if (old?.write.kind === undefined || newer.length < PAYLOADS_KEPT) return;
+    const isSuperseded = newer.every(({ write }) =>
+      write.kind === old.write.kind
+    );
+    if (isSuperseded) old.write.payload = undefined;
+  }
+
+  async #run(): Promise<void> {
+    let hasWaited = false;
+    for (let entry = this.#takeNext(); entry; entry = this.#takeNext()) {
+      entry.start();
+      this.running = entry;
+      const outcome = await this.#perform(entry, hasWaited);
+      this.running = undefined;
+      hasWaited = true;
+      this.#settle(entry, outcome);
+    }
+    this.#goIdle();
+  }
+
+  /** The newest of those that may be performed in place of the oldest, which it supersedes. */
+  #takeNext(): Entry | undefined {
+    this.#waiting = this.#waiting.filter(({ isSettled }) => !isSettled);
+    const [oldest] = this.#waiting;
+    if (oldest === undefined) return undefined;
+    const { kind } = oldest.write;
+    const end = this.#waiting.findIndex(({ write }, index) =>
+      index > 0 && (kind === undefined || write.kind !== kind)
+    );
+    const group = this.#waiting.splice(0, end === -1 ? Infinity : end);
+    const newest = group.pop() ?? oldest;
+    if (newest.canBePerformed) {
+      this.#followers.push(...group);
+      return newest;
+    }
+    // Their newest are gone. Whatever comes next takes their place as well.
+    this.#followers.push(...group, newest);
+    const next = this.#takeNext();
+    if (next === undefined) this.#giveUp();
+    return next;
+  }
+
+  async #perform(entry: Entry, hasWaited: boolean): Promise<Outcome> {
+    try {
+      const receipt = await entry.write.perform({
+        hasWaited,
+        staged: (write) => {
+          entry.staged = write;
+        },
+        checkTurn: () => {
+          if (this.#isOvertaken(entry)) throw new Overtaken();
+        },
+        // Of this file one runs at a time, and this is it.
+        olderTemporary: () => undefined,
+      });
+      return { receipt };
+    } catch (error) {
+      return { error };
+    } finally {
+      entry.staged = undefined;
+    }
+  }
+
+  #settle(entry: Entry, outcome: Outcome): void {
+    const followers = this.#followers;
+    this.#followers = [];
+    if ("receipt" in outcome) {
+      entry.resolve(outcome.receipt);
+      // Older ones may be waiting whose file was found out late, or still be
+      // on their way here.
+      const late = this.#waiting.filter(({ ticket }) => ticket < entry.ticket);
+      for (const older of [...followers, ...late]) older.settleAs(outcome);
+      const [oldest = Infinity] = unplaced.keys();
+      if (oldest < entry.ticket) {
+        this.#latest = { ticket: entry.ticket, outcome };
+      }
+      return;
+    }
+    const { error } = outcome;
+    if (
+      this.#latest !== undefined && this.#isOvertaken(entry) &&
+      !entry.write.signal?.aborted
+    ) {
+      entry.settleAs(this.#latest.outcome);
+    } else if (entry.isRobbed && entry.write.payload !== undefined) {
+      // What robbed it failed after all, so its turn has not passed.
+      entry.isRobbed = false;
+      this.#waiting.unshift(...followers, entry);
+    } else if (error instanceof SystemCallError && error.committed !== false) {
+      entry.reject(error);
+      for (const follower of followers) follower.settleAs(outcome);
+    } else {
+      entry.reject(error);
+      this.#lastError = error;
+      this.#waiting.unshift(...followers);
+    }
+  }
+
+  /** Their payloads are gone, and what should have taken their place failed. */
+  #giveUp(): void {
+    const reason = new Refusal(
+      "SUPERSEDED",
+      "newer writes were to take its place, and failed: write it again",
+    );
+    reason.cause = this.#lastError;
+    for (const follower of this.#followers) {
+      follower.settleAs({ error: reason });
+    }
+    this.#followers = [];
+  }
+
+  #isOvertaken(entry: Entry): boolean {
+    return this.#latest !== undefined && this.#latest.ticket > entry.ticket;
+  }
+
+  #goIdle(): void {
+    this.#lastError = undefined;
+    if (unplaced.size === 0 || this.#latest === undefined) this.remove();
+    else idleLines.add(this);
+  }
+}

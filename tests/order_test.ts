@@ -1,0 +1,466 @@
+import assert from "node:assert/strict";
+import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import process from "node:process";
+import { test } from "node:test";
+import { pathToFileURL } from "node:url";
+import {
+  AlreadyExistsError,
+  AtomicError,
+  DurabilityError,
+  NoSpaceError,
+  type WriteReceipt,
+  writeTextAtomic,
+  writeTextAtomicSync,
+} from "../mod.ts";
+import { FaultPort, onPort } from "./fault_port.ts";
+import { rejection } from "./rejection.ts";
+import { inScratch, leftovers } from "./scratch.ts";
+
+/** Stops the nth async call of that name until it is let go. */
+function hold(
+  port: FaultPort,
+  name: string,
+  nth = 0,
+): { reached: Promise<void>; letGo(): void } {
+  let letGo = () => {};
+  let arrive = () => {};
+  const reached = new Promise<void>((resolve) => arrive = resolve);
+  const open = new Promise<void>((resolve) => letGo = resolve);
+  let seen = 0;
+  const real = new FaultPort();
+  port.intercept((call) => {
+    if (call.name !== name || call.form !== "async" || seen++ !== nth) {
+      return undefined;
+    }
+    arrive();
+    const perform = () =>
+      Reflect.apply(real.async[call.name], real.async, call.args);
+    return { result: open.then(perform) };
+  });
+  return { reached, letGo };
+}
+
+function renames(port: FaultPort): number {
+  return port.names.filter((name) => name === "rename").length;
+}
+
+test("of a thousand writes of one file at once a handful is performed, all settle, the last is on disk", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const port = new FaultPort();
+    const receipts = await onPort(port, () =>
+      Promise.all(
+        Array.from(
+          { length: 1000 },
+          (_, index) => writeTextAtomic(path, `${index}`.padEnd(50, "x")),
+        ),
+      ));
+    assert.ok(renames(port) <= 5, `${renames(port)}`);
+    assert.equal(readFileSync(path, "utf8"), `${"999".padEnd(50, "x")}\n`);
+    const performed = receipts.filter(({ superseded }) => !superseded);
+    assert.equal(performed.length, renames(port));
+    assert.equal(receipts.at(-1)?.superseded, false);
+    assert.ok(receipts.every(({ directorySynced }) => directorySynced));
+    assert.deepEqual(leftovers(directory), []);
+  }));
+
+test("call order decides, however long each write takes", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const port = new FaultPort();
+    const { letGo } = hold(port, "fsync");
+    await onPort(port, async () => {
+      const first = writeTextAtomic(path, "first");
+      // Of another kind, so that it is not skipped.
+      const second = writeTextAtomic(path, "second", { mode: 0o600 });
+      const third = writeTextAtomic(path, "third");
+      setTimeout(letGo, 10);
+      const receipts = await Promise.all([first, second, third]);
+      assert.ok(receipts.every(({ superseded }) => !superseded));
+    });
+    assert.equal(readFileSync(path, "utf8"), "third\n");
+    assert.equal(renames(port), 3);
+  }));
+
+test("two spellings of one path are one path", () =>
+  inScratch(async (directory) => {
+    mkdirSync(join(directory, "real"));
+    symlinkSync("real", join(directory, "link"));
+    symlinkSync("real/f", join(directory, "direct"));
+    const before = process.cwd();
+    process.chdir(directory);
+    try {
+      const port = new FaultPort();
+      const path = join(directory, "real", "f");
+      const spellings = [
+        path,
+        join(directory, "link", "f"),
+        "real/f",
+        "./link/f",
+        pathToFileURL(path),
+        join(directory, "direct"),
+      ];
+      const receipts = await onPort(port, () =>
+        Promise.all(
+          Array.from({ length: 60 }, (_, index) =>
+            writeTextAtomic(spellings[index % 6] ?? path, `${index}`)),
+        ));
+      assert.equal(readFileSync(path, "utf8"), "59\n");
+      assert.ok(renames(port) <= 5);
+      assert.ok(receipts.every((receipt) => receipt.path === path));
+    } finally {
+      process.chdir(before);
+    }
+  }));
+
+test("unrelated paths do not wait for each other", () =>
+  inScratch(async (directory) => {
+    const port = new FaultPort();
+    const { letGo, reached } = hold(port, "fsync");
+    await onPort(port, async () => {
+      let isDone = false;
+      const slow = writeTextAtomic(join(directory, "slow"), "slow")
+        .then(() => {
+          isDone = true;
+        });
+      await reached;
+      await writeTextAtomic(join(directory, "quick"), "quick");
+      assert.equal(isDone, false);
+      letGo();
+      await slow;
+    });
+  }));
+
+test("a path whose directory is slow to be found does not hold up another, nor come out of order", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    symlinkSync("f", join(directory, "link"));
+    const port = new FaultPort();
+    let isSlow = true;
+    const waiting: (() => void)[] = [];
+    // Everything off the thread, and the first look at the link late.
+    const clock = { now: 0 };
+    port.now = () => clock.now += 1;
+    const real = new FaultPort();
+    port.intercept(({ name, args, form }) => {
+      if (name !== "lstat" || form !== "async" || !isSlow) return undefined;
+      if (args[0] !== join(directory, "link")) return undefined;
+      isSlow = false;
+      return {
+        result: new Promise<void>((resolve) => waiting.push(resolve))
+          .then(() => real.async.lstat(String(args[0]))),
+      };
+    });
+    await onPort(port, async () => {
+      await writeTextAtomic(join(directory, "warm"), "up");
+      const older = writeTextAtomic(join(directory, "link"), "older");
+      const newer = await writeTextAtomic(path, "newer");
+      assert.equal(newer.superseded, false);
+      while (waiting.length === 0) {
+        await new Promise((resolve) => setTimeout(resolve, 1));
+      }
+      waiting.forEach((letGo) => letGo());
+      const receipt = await older;
+      assert.equal(receipt.superseded, true);
+    });
+    assert.equal(readFileSync(path, "utf8"), "newer\n");
+  }));
+
+test("the newest failing before its rename makes the waiting one happen", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const port = new FaultPort();
+    const { letGo, reached } = hold(port, "fsync");
+    port.intercept(({ name, args: [, bytes] }) =>
+      name === "write" && bytes instanceof Uint8Array && bytes.length > 10
+        ? { code: "ENOSPC" }
+        : undefined
+    );
+    await onPort(port, async () => {
+      const first = writeTextAtomic(path, "first");
+      await reached;
+      const second = writeTextAtomic(path, "second");
+      const third = writeTextAtomic(path, "third is too long");
+      const failed = rejection(third);
+      letGo();
+      assert.ok(await failed instanceof NoSpaceError);
+      assert.equal((await second).superseded, false);
+      assert.equal((await first).superseded, false);
+    });
+    assert.equal(readFileSync(path, "utf8"), "second\n");
+  }));
+
+test("where all the newer ones fail, the oldest say so", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const port = new FaultPort();
+    const { letGo, reached } = hold(port, "fsync");
+    let renamed = 0;
+    port.intercept(({ name }) =>
+      name === "rename" && renamed++ > 0 ? { code: "EACCES" } : undefined
+    );
+    await onPort(port, async () => {
+      const first = writeTextAtomic(path, "first");
+      await reached;
+      const failed = [2, 3, 4, 5, 6].map((index) =>
+        rejection(writeTextAtomic(path, `${index}`))
+      );
+      letGo();
+      await first;
+      const errors = await Promise.all(failed);
+      assert.ok(errors.every((error) => error instanceof AtomicError));
+      assert.deepEqual(
+        errors.map((error) => error instanceof AtomicError ? error.code : ""),
+        ["SUPERSEDED", "SUPERSEDED", "SUPERSEDED", "EACCES", "EACCES"],
+      );
+    });
+    assert.equal(readFileSync(path, "utf8"), "first\n");
+    assert.deepEqual(leftovers(directory), []);
+  }));
+
+test("the newest failing after its rename fails those that it superseded likewise", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const port = new FaultPort();
+    const { letGo, reached } = hold(port, "fsync");
+    let isFailing = false;
+    port.intercept(({ name, args: [file] }) => {
+      const { path } = (file ?? {}) as { path?: string };
+      return isFailing && name === "fsync" && path === directory
+        ? { code: "EIO" }
+        : undefined;
+    });
+    await onPort(port, async () => {
+      const first = writeTextAtomic(path, "first");
+      await reached;
+      const second = rejection(writeTextAtomic(path, "second"));
+      const third = rejection(writeTextAtomic(path, "third"));
+      letGo();
+      await first;
+      isFailing = true;
+      for (const error of [await second, await third]) {
+        assert.ok(error instanceof DurabilityError);
+        assert.equal(error.committed, true);
+      }
+    });
+    assert.equal(readFileSync(path, "utf8"), "third\n");
+  }));
+
+test("a waiting write is aborted at once, and the one it superseded happens", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const port = new FaultPort();
+    const { letGo, reached } = hold(port, "fsync");
+    await onPort(port, async () => {
+      const first = writeTextAtomic(path, "first");
+      await reached;
+      const second = writeTextAtomic(path, "second");
+      const controller = new AbortController();
+      const third = rejection(
+        writeTextAtomic(path, "third", { signal: controller.signal }),
+      );
+      await new Promise((resolve) => setTimeout(resolve, 1));
+      controller.abort("enough");
+      assert.equal(await third, "enough");
+      letGo();
+      await first;
+      assert.equal((await second).superseded, false);
+    });
+    assert.equal(readFileSync(path, "utf8"), "second\n");
+  }));
+
+test("createNew is never skipped, and sees what was written before it", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const port = new FaultPort();
+    const { letGo, reached } = hold(port, "fsync");
+    await onPort(port, async () => {
+      const first = writeTextAtomic(path, "first");
+      await reached;
+      const created = rejection(
+        writeTextAtomic(path, "second", { createNew: true }),
+      );
+      const third = writeTextAtomic(path, "third");
+      letGo();
+      await first;
+      assert.ok(await created instanceof AlreadyExistsError);
+      await third;
+    });
+    assert.equal(readFileSync(path, "utf8"), "third\n");
+  }));
+
+for (
+  const stoppedAt of ["write", "fsync", "rename", "fsync after the rename"]
+) {
+  test(`a sync write is not overtaken by an older async one that is at its ${stoppedAt}`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      // Large, so that every step of the old write is off the thread.
+      writeFileSync(path, new Uint8Array(300_000));
+      const port = new FaultPort();
+      const isAfter = stoppedAt === "fsync after the rename";
+      const { letGo, reached } = hold(
+        port,
+        isAfter ? "fsync" : stoppedAt,
+        isAfter ? 1 : 0,
+      );
+      await onPort(port, async () => {
+        const older = writeTextAtomic(path, "o".repeat(300_000));
+        const waiting = writeTextAtomic(path, "waiting");
+        const created = rejection(
+          writeTextAtomic(path, "new", { createNew: true }),
+        );
+        await reached;
+        const receipt = writeTextAtomicSync(path, "sync");
+        assert.equal(receipt.superseded, false);
+        letGo();
+        const settled: WriteReceipt[] = [await older, await waiting];
+        assert.deepEqual(
+          settled.map(({ superseded }) => superseded),
+          [!isAfter, true],
+        );
+        assert.ok(await created instanceof AlreadyExistsError);
+      });
+      assert.equal(readFileSync(path, "utf8"), "sync\n");
+      assert.deepEqual(leftovers(directory), []);
+    }));
+}
+
+test("a sync write in the same tick as an older async one comes after it", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    for (let round = 0; round < 20; round++) {
+      const older = writeTextAtomic(path, "older");
+      writeTextAtomicSync(path, `sync ${round}`);
+      assert.equal((await older).superseded, true);
+      assert.equal(readFileSync(path, "utf8"), `sync ${round}\n`);
+    }
+  }));
+
+test("a sync write keeps the promises of those that it overtakes", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const port = new FaultPort();
+    const { letGo, reached } = hold(port, "fsync");
+    await onPort(port, async () => {
+      const older = writeTextAtomic(path, "older", { durability: "full" });
+      await reached;
+      const receipt = writeTextAtomicSync(path, "sync", { durability: "none" });
+      assert.equal(receipt.directorySynced, true);
+      letGo();
+      assert.equal((await older).directorySynced, true);
+      const alone = writeTextAtomicSync(path, "alone", { durability: "none" });
+      assert.equal(alone.fileSynced, false);
+    });
+  }));
+
+test("a sync write that fails lets the older ones happen", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    for (const call of ["write", "rename"] as const) {
+      const port = new FaultPort();
+      const { letGo, reached } = hold(port, "fsync");
+      port.intercept(({ name, form }) =>
+        name === call && form === "sync" && isFailing
+          ? { code: "EACCES" }
+          : undefined
+      );
+      let isFailing = false;
+      await onPort(port, async () => {
+        const older = writeTextAtomic(path, `older ${call}`);
+        await reached;
+        isFailing = true;
+        assert.throws(() => writeTextAtomicSync(path, "sync"), AtomicError);
+        isFailing = false;
+        letGo();
+        assert.equal((await older).superseded, false);
+      });
+      assert.equal(readFileSync(path, "utf8"), `older ${call}\n`);
+      assert.deepEqual(leftovers(directory), []);
+    }
+  }));
+
+test("memory does not grow with what is superseded", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const port = new FaultPort();
+    const { letGo, reached } = hold(port, "fsync");
+    await onPort(port, async () => {
+      const writes = [writeTextAtomic(path, "first")];
+      await reached;
+      const before = process.memoryUsage();
+      // 800 MiB in all.
+      for (let index = 0; index < 200; index++) {
+        writes.push(writeTextAtomic(path, `${index}`.padEnd(4 * 1024 * 1024)));
+        await new Promise((resolve) => setTimeout(resolve, 0));
+      }
+      const after = process.memoryUsage();
+      const grown = after.rss - before.rss;
+      assert.ok(grown < 400 * 1024 * 1024, `${grown}`);
+      letGo();
+      await Promise.all(writes);
+    });
+  }));
+
+test("a sync of the directory serves the writers that asked before it began, and no others", () =>
+  inScratch(async (directory) => {
+    const port = new FaultPort();
+    const events: string[] = [];
+    const real = new FaultPort();
+    let letFirstGo = () => {};
+    const firstIsOpen = new Promise<void>((resolve) => letFirstGo = resolve);
+    let isFirst = true;
+    let arrive = () => {};
+    const reached = new Promise<void>((resolve) => arrive = resolve);
+    port.intercept(({ name, args }) => {
+      const [file] = args as [{ path?: string } | string];
+      if (name === "rename") events.push("rename");
+      if (
+        name !== "fsync" || typeof file !== "object" || file.path !== directory
+      ) return undefined;
+      events.push("sync");
+      const perform = () => Reflect.apply(real.async.fsync, real.async, args);
+      if (!isFirst) return undefined;
+      isFirst = false;
+      arrive();
+      return { result: firstIsOpen.then(perform) };
+    });
+    await onPort(port, async () => {
+      const first = writeTextAtomic(join(directory, "first"), "1");
+      await reached;
+      const others = Array.from(
+        { length: 20 },
+        (_, index) => writeTextAtomic(join(directory, `f${index}`), "2"),
+      );
+      while (events.filter((event) => event === "rename").length < 21) {
+        await new Promise((resolve) => setTimeout(resolve, 1));
+      }
+      letFirstGo();
+      await Promise.all([first, ...others]);
+    });
+    // One for the first, one that began after all the others were renamed.
+    assert.deepEqual(events.slice(0, 2), ["rename", "sync"]);
+    assert.equal(events.at(-1), "sync");
+    assert.equal(events.filter((event) => event === "sync").length, 2);
+  }));
+
+test("where a shared sync fails, all whom it was to serve are told", () =>
+  inScratch(async (directory) => {
+    const port = new FaultPort().intercept(({ name, args: [file] }) => {
+      const { path } = (file ?? {}) as { path?: string };
+      return name === "fsync" && path === directory
+        ? { code: "EIO" }
+        : undefined;
+    });
+    await onPort(port, async () => {
+      const errors = await Promise.all(
+        Array.from(
+          { length: 10 },
+          (_, index) =>
+            rejection(writeTextAtomic(join(directory, `f${index}`), "new")),
+        ),
+      );
+      assert.ok(errors.every((error) => error instanceof DurabilityError));
+    });
+  }));

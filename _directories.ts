@@ -26,19 +26,58 @@ export interface DirectoryRequest {
   readonly signal: AbortSignal | undefined;
 }
 
-/** The real path of `directory`, which exists from now on. */
+/** A directory by its real path. */
+export interface Directory {
+  readonly path: string;
+  readonly isMissing: boolean;
+}
+
+/** The directory, which exists from now on. */
 export function* ensureDirectory(
   host: Host,
   request: DirectoryRequest,
   directory: string,
-): Protocol<string> {
-  try {
-    return yield* realDirectory(host, request, directory);
-  } catch (error) {
-    if (!request.parents || !failedWith(error, "ENOENT")) throw error;
+): Protocol<Directory> {
+  const { existing, missing } = yield* findDirectory(host, request, directory);
+  if (missing.length === 0) return { path: existing, isMissing: false };
+  yield* makeDirectories(host, request, existing, missing);
+  const path = yield* realDirectory(host, request, directory);
+  return { path, isMissing: false };
+}
+
+/** The directory as it is, or as it will be once it is made. */
+export function* plannedDirectory(
+  host: Host,
+  request: DirectoryRequest,
+  directory: string,
+): Protocol<Directory> {
+  const { existing, missing } = yield* findDirectory(host, request, directory);
+  const join = (path: string, name: string) => joinPath(host, path, name);
+  return {
+    path: missing.reduce(join, existing),
+    isMissing: missing.length > 0,
+  };
+}
+
+/** The real path of as much of the way to `directory` as exists, and the names of the rest. */
+function* findDirectory(
+  host: Host,
+  request: DirectoryRequest,
+  directory: string,
+): Protocol<{ existing: string; missing: string[] }> {
+  const missing: string[] = [];
+  for (let path = directory;; path = directoryOf(host, path)) {
+    try {
+      const existing = yield* realDirectory(host, request, path);
+      return { existing, missing };
+    } catch (error) {
+      const isRoot = directoryOf(host, path) === path;
+      if (isRoot || !request.parents || !failedWith(error, "ENOENT")) {
+        throw error;
+      }
+    }
+    missing.unshift(nameOf(host, path));
   }
-  yield* makeDirectories(host, request, directory);
-  return yield* realDirectory(host, request, directory);
 }
 
 /**
@@ -97,23 +136,10 @@ function unmark(directory: string, mark: symbol | undefined): void {
 function* makeDirectories(
   host: Host,
   request: DirectoryRequest,
-  directory: string,
+  existing: string,
+  missing: readonly string[],
 ): Protocol<void> {
-  const missing: string[] = [];
-  let existing = directory;
-  let parent: string | undefined;
-  while (parent === undefined) {
-    missing.unshift(nameOf(host, existing));
-    const above = directoryOf(host, existing);
-    try {
-      parent = yield* realDirectory(host, request, above);
-    } catch (error) {
-      const isRoot = directoryOf(host, above) === above;
-      if (isRoot || !failedWith(error, "ENOENT")) throw error;
-    }
-    existing = above;
-  }
-  let path = parent;
+  let path = existing;
   for (const name of missing) {
     request.signal?.throwIfAborted();
     const above = path;

@@ -28,6 +28,11 @@ export function runSync<T>(port: Port, protocol: Protocol<T>): T {
   return step.value;
 }
 
+/** Runs a short protocol to its end at once, within an async function: what is decided by it is decided in call order. */
+export function runInline<T>(port: Port, protocol: Protocol<T>): T {
+  return inlineBudgetOf(port).spend(() => runSync(port, protocol));
+}
+
 /** Runs a protocol to its end. Runs up to the first call that may block before it returns. */
 export async function runAsync<T>(
   port: Port,

@@ -18,7 +18,7 @@
 
 import type { Company, StagedWrite } from "./_core.ts";
 import type { Durability, WriteReceipt } from "./_options.ts";
-import { Refusal, SystemCallError } from "./_protocol.ts";
+import { failedWith, Refusal, SystemCallError } from "./_protocol.ts";
 
 /** A write on its way, as its order sees it. */
 export interface OrderedWrite {
@@ -47,41 +47,18 @@ export type Outcome =
 /** So many of the newest waiting payloads are kept, should the newest fail. */
 const PAYLOADS_KEPT = 2;
 
-let lastTicket = 0;
-
-/** The writes whose place is taken but whose file is not known yet, oldest first, with what they promise. */
-const unplaced = new Map<number, Durability>();
-
 /** The files that writes are under way to. */
 const lines = new Map<string, Line>();
 
-/** Lines without a write, kept because an older write may still turn out to be one of them. */
-const idleLines = new Set<Line>();
-
-/** Takes a place in call order; {@linkcode enterLine} or {@linkcode leavePlace} must follow. */
-export function takePlace(durability: Durability): number {
-  lastTicket++;
-  unplaced.set(lastTicket, durability);
-  return lastTicket;
-}
-
-/** Gives a place up: its file is known, or could not be found out. */
-export function leavePlace(ticket: number): void {
-  unplaced.delete(ticket);
-  if (unplaced.size > 0) return;
-  for (const line of idleLines) line.remove();
-}
-
 /** Performs a write of `path` when its turn has come, and settles as it does. */
 export function enterLine(
-  ticket: number,
   path: string,
   write: OrderedWrite,
 ): Promise<WriteReceipt> {
   return new Promise((resolve, reject) => {
-    const line = lineOf(path);
-    line.add(new Entry(ticket, write, resolve, reject));
-    leavePlace(ticket);
+    let line = lines.get(path);
+    if (line === undefined) lines.set(path, line = new Line(path));
+    line.add(new Entry(write, resolve, reject));
   });
 }
 
@@ -90,7 +67,7 @@ export function durabilityToOvertake(
   path: string,
   durability: Durability,
 ): Durability {
-  const promised = [durability, ...unplaced.values()];
+  const promised = [durability];
   for (const { write } of lines.get(path)?.entries ?? []) {
     promised.push(write.durability);
   }
@@ -116,25 +93,16 @@ export function overtaking(path: string): Company {
 
 /** Settles the writes that a synchronous one to `path` has overtaken. */
 export function settleOvertaken(path: string, outcome: Outcome): void {
-  if (unplaced.size === 0 && !lines.has(path)) return;
-  lastTicket++;
-  lineOf(path).overtake(lastTicket, outcome);
+  lines.get(path)?.overtake(outcome);
 }
 
-function lineOf(path: string): Line {
-  let line = lines.get(path);
-  if (line === undefined) lines.set(path, line = new Line(path));
-  return line;
-}
-
-/** Thrown in place of a rename that would come after that of a newer write. */
+/** Thrown in place of a commit that would come after that of a newer write. */
 class Overtaken extends Error {
   override name = "Overtaken";
 }
 
 /** A write in the line of its file. */
 class Entry {
-  readonly ticket: number;
   readonly write: OrderedWrite;
   readonly #resolve: (receipt: WriteReceipt) => void;
   readonly #reject: (error: unknown) => void;
@@ -144,14 +112,14 @@ class Entry {
   staged: StagedWrite | undefined;
   /** Its temporary file was removed by a newer write. */
   isRobbed = false;
+  /** What became of the newer write that came first. */
+  overtakenBy: Outcome | undefined;
 
   constructor(
-    ticket: number,
     write: OrderedWrite,
     resolve: (receipt: WriteReceipt) => void,
     reject: (error: unknown) => void,
   ) {
-    this.ticket = ticket;
     this.write = write;
     this.#resolve = resolve;
     this.#reject = reject;
@@ -207,8 +175,6 @@ class Line {
   #followers: Entry[] = [];
   /** Why the newest of its followers were not enough. */
   #lastError: unknown;
-  /** The newest write that was done before all older ones were. */
-  #latest: { readonly ticket: number; readonly outcome: Outcome } | undefined;
   running: Entry | undefined;
 
   constructor(path: string) {
@@ -222,32 +188,16 @@ class Line {
   }
 
   add(entry: Entry): void {
-    idleLines.delete(this);
-    if (this.#latest !== undefined && this.#isOvertaken(entry)) {
-      entry.settleAs(this.#latest.outcome);
-    } else {
-      const before = this.#waiting.findLastIndex(({ ticket }) =>
-        ticket < entry.ticket
-      );
-      this.#waiting.splice(before + 1, 0, entry);
-      this.#dropPayload();
-    }
+    this.#waiting.push(entry);
+    this.#dropPayload();
     if (this.running === undefined) void this.#run();
   }
 
-  overtake(ticket: number, outcome: Outcome): void {
-    this.#latest = { ticket, outcome };
+  overtake(outcome: Outcome): void {
     for (const entry of this.entries) {
-      if (entry !== this.running) entry.settleAs(outcome);
+      if (entry === this.running) entry.overtakenBy = outcome;
+      else entry.settleAs(outcome);
     }
-    this.#waiting = [];
-    this.#followers = [];
-    if (this.running === undefined) this.#goIdle();
-  }
-
-  remove(): void {
-    idleLines.delete(this);
-    lines.delete(this.#path);
   }
 
   /** Of waiting writes of one kind only the newest are likely to be performed. */
@@ -270,7 +220,7 @@ class Line {
       hasWaited = true;
       this.#settle(entry, outcome);
     }
-    this.#goIdle();
+    lines.delete(this.#path);
   }
 
   /** The newest of those that may be performed in place of the oldest, which it supersedes. */
@@ -303,7 +253,7 @@ class Line {
           entry.staged = write;
         },
         checkTurn: () => {
-          if (this.#isOvertaken(entry)) throw new Overtaken();
+          if (entry.overtakenBy !== undefined) throw new Overtaken();
         },
         // Of this file one runs at a time, and this is it.
         olderTemporary: () => undefined,
@@ -321,23 +271,17 @@ class Line {
     this.#followers = [];
     if ("receipt" in outcome) {
       entry.resolve(outcome.receipt);
-      // Older ones may be waiting whose file was found out late, or still be
-      // on their way here.
-      const late = this.#waiting.filter(({ ticket }) => ticket < entry.ticket);
-      for (const older of [...followers, ...late]) older.settleAs(outcome);
-      const [oldest = Infinity] = unplaced.keys();
-      if (oldest < entry.ticket) {
-        this.#latest = { ticket: entry.ticket, outcome };
-      }
+      for (const follower of followers) follower.settleAs(outcome);
       return;
     }
     const { error } = outcome;
-    if (
-      this.#latest !== undefined && this.#isOvertaken(entry) &&
-      !entry.write.signal?.aborted
+    const isAborted = error === entry.write.signal?.reason;
+    if (entry.overtakenBy !== undefined && !isAborted) {
+      entry.settleAs(entry.overtakenBy);
+    } else if (
+      entry.isRobbed && failedWith(error, "ENOENT") &&
+      entry.write.payload !== undefined
     ) {
-      entry.settleAs(this.#latest.outcome);
-    } else if (entry.isRobbed && entry.write.payload !== undefined) {
       // What robbed it failed after all, so its turn has not passed.
       entry.isRobbed = false;
       this.#waiting.unshift(...followers, entry);
@@ -362,15 +306,5 @@ class Line {
       follower.settleAs({ error: reason });
     }
     this.#followers = [];
-  }
-
-  #isOvertaken(entry: Entry): boolean {
-    return this.#latest !== undefined && this.#latest.ticket > entry.ticket;
-  }
-
-  #goIdle(): void {
-    this.#lastError = undefined;
-    if (unplaced.size === 0 || this.#latest === undefined) this.remove();
-    else idleLines.add(this);
   }
 }

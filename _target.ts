@@ -4,7 +4,11 @@
  * @module
  */
 
-import { type DirectoryRequest, ensureDirectory } from "./_directories.ts";
+import {
+  type DirectoryRequest,
+  ensureDirectory,
+  plannedDirectory,
+} from "./_directories.ts";
 import type { SymlinkPolicy } from "./_options.ts";
 import { directoryOf, joinPath, nameOf, refuseMangled } from "./_path.ts";
 import {
@@ -37,27 +41,45 @@ export interface Target {
   readonly existing: FileStatus | undefined;
   /** Whether nothing has that name yet. */
   readonly absent: boolean;
+  /** Whether the directory is still to be made. */
+  readonly isPlanned: boolean;
 }
 
 /** As many links as Linux follows in one path. */
 const MOST_LINKS = 40;
 
 /** Resolves the path of a request, and makes its missing parents. */
-export function* resolveTarget(
+export function resolveTarget(
   port: Port,
   request: TargetRequest,
+): Protocol<Target> {
+  return followLinks(port, request, ensureDirectory);
+}
+
+/** Where {@linkcode resolveTarget} will lead, without making anything. */
+export function locateTarget(
+  port: Port,
+  request: TargetRequest,
+): Protocol<Target> {
+  return followLinks(port, request, plannedDirectory);
+}
+
+function* followLinks(
+  port: Port,
+  request: TargetRequest,
+  resolveDirectory: typeof ensureDirectory,
 ): Protocol<Target> {
   let path = request.path;
   for (let links = 0; links <= MOST_LINKS; links++) {
     const name = nameOf(port, path);
     if (["", ".", ".."].includes(name)) throw isDirectory();
-    const directory = yield* ensureDirectory(
+    const { path: directory, isMissing } = yield* resolveDirectory(
       port,
       request,
       directoryOf(port, path),
     );
     const target = joinPath(port, directory, name);
-    const status = yield* lstatIfPresent(target);
+    const status = isMissing ? undefined : yield* lstatIfPresent(target);
     if (status?.kind === "symlink" && request.symlinks !== "replace") {
       if (request.symlinks === "reject") {
         throw new Refusal(
@@ -92,6 +114,7 @@ export function* resolveTarget(
       name,
       existing: status?.kind === "file" ? status : undefined,
       absent: status === undefined,
+      isPlanned: isMissing,
     };
   }
   throw new Refusal(

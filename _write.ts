@@ -5,7 +5,7 @@
  */
 
 import { type Company, replace, type WriteRequest } from "./_core.ts";
-import { runAsync, runSync } from "./_drive.ts";
+import { runAsync, runInline, runSync } from "./_drive.ts";
 import { type Attempt, explain } from "./_failure.ts";
 import {
   checkOptions,
@@ -16,18 +16,16 @@ import {
 import {
   durabilityToOvertake,
   enterLine,
-  leavePlace,
   type OrderedWrite,
   overtaking,
   settleOvertaken,
-  takePlace,
 } from "./_order.ts";
 import { absolutePath } from "./_path.ts";
 import { type Protocol, SystemCallError } from "./_protocol.ts";
 import { currentPort } from "./_runtime/current.ts";
 import type { Port } from "./_runtime/port.ts";
 import { inSlot } from "./_slots.ts";
-import { resolveTarget, type Target } from "./_target.ts";
+import { locateTarget, resolveTarget, type Target } from "./_target.ts";
 
 /** A write that is ready for its first system call. */
 export interface WholeWrite {
@@ -74,48 +72,41 @@ export function prepareWrite<Options extends WriteOptions>(
 
 /** Performs a prepared write, in call order. */
 export async function write(prepared: WholeWrite): Promise<WriteReceipt> {
+  const { port, attempt } = prepared;
   try {
-    return await writeInOrder(prepared);
+    return await enterLine(...inCallOrder(prepared));
   } catch (error) {
-    throw explain(prepared.port, prepared.attempt, error);
+    throw explain(port, attempt, error);
   }
 }
 
-async function writeInOrder(prepared: WholeWrite): Promise<WriteReceipt> {
-  const { port, request } = prepared;
+/** The file it is for, which is found out at once, and the write as its order sees it. */
+function inCallOrder(
+  prepared: WholeWrite,
+): [path: string, write: OrderedWrite] {
+  const { port, request, payload } = prepared;
   const { durability, createNew, signal } = request;
+  prepared.payload = undefined;
   signal?.throwIfAborted();
-  const ticket = takePlace(durability);
-  let target: Target;
-  try {
-    target = await runAsync(port, resolveTarget(port, request));
-  } catch (error) {
-    leavePlace(ticket);
-    throw error;
-  }
+  const located = runInline(port, locateTarget(port, request));
   const ordered: OrderedWrite = {
     durability,
     createNew,
     signal,
     kind: createNew ? undefined : kindOf(request),
-    payload: prepared.payload,
+    payload,
     perform: (progress) =>
       inSlot((hasWaited) => {
-        const isStale = hasWaited || progress.hasWaited;
+        const isStale = hasWaited || progress.hasWaited || located.isPlanned;
+        const target = isStale ? undefined : located;
+        const bytes = ordered.payload ?? new Uint8Array();
         return runAsync(
           port,
-          performWhole(
-            port,
-            request,
-            isStale ? undefined : target,
-            ordered.payload,
-            progress,
-          ),
+          performWhole(port, request, target, bytes, progress),
         );
       }),
   };
-  prepared.payload = undefined;
-  return await enterLine(ticket, target.path, ordered);
+  return [located.path, ordered];
 }
 
 /** What must be the same for one write to take another's place. */
@@ -135,13 +126,12 @@ function kindOf(request: WriteRequest): string {
 function* performWhole(
   port: Port,
   request: WriteRequest,
-  found: Target | undefined,
-  payload: Uint8Array | undefined,
+  located: Target | undefined,
+  bytes: Uint8Array,
   company: Company,
 ): Protocol<WriteReceipt> {
   request.signal?.throwIfAborted();
-  const target = found ?? (yield* resolveTarget(port, request));
-  const bytes = payload ?? new Uint8Array();
+  const target = located ?? (yield* resolveTarget(port, request));
   return yield* replace(port, request, target, bytes, company);
 }
 

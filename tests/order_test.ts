@@ -9,6 +9,7 @@ import {
   AtomicError,
   DurabilityError,
   NoSpaceError,
+  writeBytesAtomic,
   type WriteReceipt,
   writeTextAtomic,
   writeTextAtomicSync,
@@ -130,41 +131,6 @@ test("unrelated paths do not wait for each other", () =>
       letGo();
       await slow;
     });
-  }));
-
-test("a path whose directory is slow to be found does not hold up another, nor come out of order", () =>
-  inScratch(async (directory) => {
-    const path = join(directory, "f");
-    symlinkSync("f", join(directory, "link"));
-    const port = new FaultPort();
-    let isSlow = true;
-    const waiting: (() => void)[] = [];
-    // Everything off the thread, and the first look at the link late.
-    const clock = { now: 0 };
-    port.now = () => clock.now += 1;
-    const real = new FaultPort();
-    port.intercept(({ name, args, form }) => {
-      if (name !== "lstat" || form !== "async" || !isSlow) return undefined;
-      if (args[0] !== join(directory, "link")) return undefined;
-      isSlow = false;
-      return {
-        result: new Promise<void>((resolve) => waiting.push(resolve))
-          .then(() => real.async.lstat(String(args[0]))),
-      };
-    });
-    await onPort(port, async () => {
-      await writeTextAtomic(join(directory, "warm"), "up");
-      const older = writeTextAtomic(join(directory, "link"), "older");
-      const newer = await writeTextAtomic(path, "newer");
-      assert.equal(newer.superseded, false);
-      while (waiting.length === 0) {
-        await new Promise((resolve) => setTimeout(resolve, 1));
-      }
-      waiting.forEach((letGo) => letGo());
-      const receipt = await older;
-      assert.equal(receipt.superseded, true);
-    });
-    assert.equal(readFileSync(path, "utf8"), "newer\n");
   }));
 
 test("the newest failing before its rename makes the waiting one happen", () =>
@@ -389,15 +355,15 @@ test("memory does not grow with what is superseded", () =>
     await onPort(port, async () => {
       const writes = [writeTextAtomic(path, "first")];
       await reached;
-      const before = process.memoryUsage();
-      // 800 MiB in all.
+      const before = process.memoryUsage().rss;
+      // 3 200 MiB in all, of which a collector may take its time to notice some.
       for (let index = 0; index < 200; index++) {
-        writes.push(writeTextAtomic(path, `${index}`.padEnd(4 * 1024 * 1024)));
+        const bytes = new Uint8Array(16 * 1024 * 1024).fill(index);
+        writes.push(writeBytesAtomic(path, bytes));
         await new Promise((resolve) => setTimeout(resolve, 0));
       }
-      const after = process.memoryUsage();
-      const grown = after.rss - before.rss;
-      assert.ok(grown < 400 * 1024 * 1024, `${grown}`);
+      const grown = process.memoryUsage().rss - before;
+      assert.ok(grown < 1600 * 1024 * 1024, `${grown}`);
       letGo();
       await Promise.all(writes);
     });

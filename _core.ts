@@ -92,18 +92,18 @@ export interface Company {
   olderTemporary(): string | undefined;
 }
 
-/** Replaces the target with `bytes`. */
+/** Replaces the target with what `appendAll` appends. */
 export function* replace(
   port: Port,
   request: WriteRequest,
   target: Target,
-  bytes: Uint8Array,
+  appendAll: (write: StagedWrite) => Protocol<void>,
   company: Company,
 ): Protocol<WriteReceipt> {
   const write = yield* stage(port, request, target);
   try {
     company.staged(write);
-    yield* append(write, bytes);
+    yield* appendAll(write);
     yield* seal(write);
     yield* commit(write, company);
     return yield* confirm(write);

@@ -14,7 +14,7 @@ import type {
   JsonWriteOptions,
 } from "./_options.ts";
 import { isPlainArray, isPlainObject } from "./_plain_object.ts";
-import { describePosition, textPosition } from "./_utf8.ts";
+import { describePosition, type Origin, textPosition } from "./_utf8.ts";
 import { ParseError, SerializationError } from "./errors.ts";
 
 /** The JSON text of a value, without a newline at its end. */
@@ -22,6 +22,7 @@ export function stringifyJson(
   value: unknown,
   options: JsonWriteOptions,
   attempt: Attempt,
+  root: string = "$",
 ): string {
   const { indent = 2, sortKeys = false, onLossy = "allow" } = options;
   try {
@@ -35,7 +36,7 @@ export function stringifyJson(
   } catch (error) {
     const found = findUnserializable(value, options) ?? error;
     const reason = found instanceof Unserializable
-      ? `${found.message} at ${found.place}`
+      ? `${found.message} at ${root}${found.place.slice(1)}`
       : describeThrown(found);
     throw new SerializationError(
       `Cannot write "${attempt.path}": the value cannot be written as JSON: ${reason}`,
@@ -67,13 +68,13 @@ function findUnserializable(
   return undefined;
 }
 
-/** The value of a JSON text; a byte order mark is skipped. */
+/** The value of a JSON text, which begins at `start`. */
 export function parseJson<T>(
   text: string,
   reviver: JsonReviver | undefined,
   attempt: Attempt,
+  { start = 0, origin }: { start?: number; origin?: Origin } = {},
 ): T {
-  const start = text.startsWith("\ufeff") ? 1 : 0;
   const json = text.slice(start);
   try {
     return JSON.parse(json, reviver);
@@ -81,7 +82,7 @@ export function parseJson<T>(
     const index = jsonErrorIndex(json);
     // It is JSON: the error is the reviver's own.
     if (index === undefined) throw cause;
-    const position = textPosition(text, start + index);
+    const position = textPosition(text, start + index, origin);
     throw new ParseError(
       `Cannot read "${attempt.path}": it is not JSON: ${
         found(json, index)

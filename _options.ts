@@ -9,6 +9,7 @@
 
 import { describe } from "./_describe.ts";
 import { isPlainObject } from "./_plain_object.ts";
+import type { ParseError } from "./errors.ts";
 
 /**
  * What is waited for before a write resolves.
@@ -101,6 +102,20 @@ export interface WriteOptions {
   signal?: AbortSignal | undefined;
 }
 
+/** How far a write from a source has come. */
+export interface WriteProgress {
+  /** The bytes taken so far. */
+  readonly bytes: number;
+  /** The records taken so far; of bytes and text, the chunks. */
+  readonly records: number;
+}
+
+/** The option of a write whose content comes in parts. */
+export interface ProgressOption {
+  /** Called now and then while content is taken from its source, and once at its end. What it throws fails the write. */
+  onProgress?: ((progress: WriteProgress) => void) | undefined;
+}
+
 /** The options of a write of text. */
 export interface TextWriteOptions extends WriteOptions {
   /**
@@ -143,6 +158,10 @@ export interface JsonWriteOptions extends TextWriteOptions {
   onLossy?: "allow" | "error" | undefined;
 }
 
+/** The options of a write of JSON lines. */
+export interface JsonlWriteOptions
+  extends Omit<JsonWriteOptions, "indent">, ProgressOption {}
+
 /** The function form of the second argument of `JSON.stringify`. */
 export type JsonReplacer = (
   this: unknown,
@@ -183,6 +202,20 @@ export type JsonReviver = (
   key: string,
   value: unknown,
 ) => unknown;
+
+/** The options of a read of JSON lines. */
+export interface JsonlReadOptions extends Omit<JsonReadOptions, "maxBytes"> {
+  /**
+   * What to do with a line that is not JSON: `"throw"` ends the reading with a
+   * `ParseError`, `"skip"` goes on with the next line, and a function is given
+   * the error before that.
+   *
+   * @default {"throw"}
+   */
+  onError?: "throw" | "skip" | ((error: ParseError) => void) | undefined;
+  /** A line of more bytes is an error like one that is not JSON, and is not kept in memory. */
+  maxLineBytes?: number | undefined;
+}
 
 /** What a write did. */
 export interface WriteReceipt {
@@ -257,6 +290,10 @@ const milliseconds: Check = (value) =>
     ? undefined
     : "a number of at least 0";
 
+const PROGRESS_CHECKS = {
+  onProgress: callback,
+} satisfies Record<keyof ProgressOption, Check>;
+
 const WRITE_CHECKS = {
   durability: oneOf("full", "ordered", "none"),
   mode: integer(0, 0o7777, "an integer from 0 to 0o7777"),
@@ -293,24 +330,47 @@ const JSON_READ_CHECKS = {
   reviver: callback,
 } satisfies Record<keyof JsonReadOptions, Check>;
 
+const { indent: _indent, ...LINE_WRITE_CHECKS } = JSON_WRITE_CHECKS;
+const { maxBytes: _maxBytes, ...LINE_READ_CHECKS } = JSON_READ_CHECKS;
+
+const JSONL_WRITE_CHECKS = {
+  ...LINE_WRITE_CHECKS,
+  ...PROGRESS_CHECKS,
+} satisfies Record<keyof JsonlWriteOptions, Check>;
+
+const JSONL_READ_CHECKS = {
+  ...LINE_READ_CHECKS,
+  onError: (value: unknown) =>
+    value === "throw" || value === "skip" || typeof value === "function"
+      ? undefined
+      : '"throw", "skip" or a function',
+  maxLineBytes: integer(1, 2 ** 31 - 1, "an integer from 1 to 2147483647"),
+} satisfies Record<keyof JsonlReadOptions, Check>;
+
 /** A kind of function, by the options it knows. */
 export type OptionKind =
-  | "write"
+  | "bytesWrite"
   | "textWrite"
   | "jsonWrite"
+  | "jsonlWrite"
   | "read"
+  | "open"
   | "jsonRead"
+  | "jsonlRead"
   | "defaults";
 
 const fallback: Check = () => undefined;
 
 const CHECKS: Readonly<Record<OptionKind, Readonly<Record<string, Check>>>> = {
-  write: WRITE_CHECKS,
-  textWrite: TEXT_WRITE_CHECKS,
+  bytesWrite: { ...WRITE_CHECKS, ...PROGRESS_CHECKS },
+  textWrite: { ...TEXT_WRITE_CHECKS, ...PROGRESS_CHECKS },
   jsonWrite: JSON_WRITE_CHECKS,
+  jsonlWrite: JSONL_WRITE_CHECKS,
   read: { ...READ_CHECKS, fallback },
+  open: READ_CHECKS,
   jsonRead: { ...JSON_READ_CHECKS, fallback },
-  defaults: { ...JSON_WRITE_CHECKS, ...JSON_READ_CHECKS },
+  jsonlRead: { ...JSONL_READ_CHECKS, fallback },
+  defaults: { ...JSON_WRITE_CHECKS, ...JSONL_READ_CHECKS, ...JSON_READ_CHECKS },
 };
 
 /** Whether this kind of function knows an option of that name. */

@@ -15,6 +15,7 @@ import {
 } from "./_options.ts";
 import { absolutePath } from "./_path.ts";
 import {
+  attempt,
   blockingCall,
   call,
   closing,
@@ -127,6 +128,30 @@ export function* readWhole(
   path: string,
   request: ReadRequest,
 ): Protocol<Uint8Array<ArrayBuffer>> {
+  const { file, size } = yield* openFile(port, path, request);
+  // In sequence: a pipe has no positions.
+  const read = (into: Uint8Array) => blockingCall("read", file, into);
+  return yield* closing(file, () => readToEnd(read, size, request));
+}
+
+/** Reads an open file from its beginning to its end. */
+export function* readFrom(
+  file: OpenFile,
+  request: ReadRequest,
+): Protocol<Uint8Array<ArrayBuffer>> {
+  const { size } = yield* call("fstat", file);
+  refuseLarger(size, request);
+  const read = (into: Uint8Array, position: number) =>
+    blockingCall("read", file, into, position);
+  return yield* readToEnd(read, size, request);
+}
+
+/** Opens a file to be read, and refuses what is none or is too large. */
+export function* openFile(
+  port: Port,
+  path: string,
+  request: ReadRequest,
+): Protocol<{ file: OpenFile; size: number }> {
   request.signal?.throwIfAborted();
   // It may have to wait: for a disk, or for somebody to write to a pipe.
   const file = yield* retrying(
@@ -134,19 +159,22 @@ export function* readWhole(
     request,
     () => blockingCall("open", path),
   );
-  return yield* closing(file, function* () {
+  try {
     const { kind, size } = yield* call("fstat", file);
     if (kind === "directory") {
       throw new Refusal("EISDIR", "it is a directory: name a file inside it");
     }
     refuseLarger(size, request);
-    return yield* readToEnd(file, size, request);
-  });
+    return { file, size };
+  } catch (error) {
+    yield* attempt(call("close", file));
+    throw error;
+  }
 }
 
 /** Does not trust `size`: a pipe and a file in /proc report 0, and a file that is written in place grows. */
 function* readToEnd(
-  file: OpenFile,
+  read: (into: Uint8Array, position: number) => Protocol<number>,
   size: number,
   request: ReadRequest,
 ): Protocol<Uint8Array<ArrayBuffer>> {
@@ -157,7 +185,7 @@ function* readToEnd(
     request.signal?.throwIfAborted();
     const room = buffer.subarray(length, length + LARGEST_READ);
     // The content may have to come from the disk, however small it is.
-    const count = yield* blockingCall("read", file, room);
+    const count = yield* read(room, length);
     if (count === 0) return buffer.subarray(0, length);
     length += count;
     refuseLarger(length, request);

@@ -27,8 +27,20 @@ export function encodeText(text: string, attempt: Attempt): Uint8Array {
   return new TextEncoder().encode(text);
 }
 
+/** Where a piece of text begins in its file. */
+export interface Origin {
+  readonly line: number;
+  readonly byteOffset: number;
+}
+
+const START_OF_FILE: Origin = { line: 1, byteOffset: 0 };
+
 /** The text of the bytes, or a `ParseError` at the first one that is no UTF-8. */
-export function decodeText(bytes: Uint8Array, attempt: Attempt): string {
+export function decodeText(
+  bytes: Uint8Array,
+  attempt: Attempt,
+  origin: Origin = START_OF_FILE,
+): string {
   try {
     return decode(bytes);
   } catch (cause) {
@@ -40,7 +52,7 @@ export function decodeText(bytes: Uint8Array, attempt: Attempt): string {
         { ...attempt, code: "TOO_LARGE", cause },
       );
     }
-    const position = bytePosition(bytes, byteOffset);
+    const position = from(origin, bytePosition(bytes, byteOffset));
     throw new ParseError(
       `Cannot read "${attempt.path}": it is not UTF-8 at ${
         describePosition(position)
@@ -50,9 +62,10 @@ export function decodeText(bytes: Uint8Array, attempt: Attempt): string {
   }
 }
 
+const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
 function decode(bytes: Uint8Array): string {
-  return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
-    .decode(bytes);
+  return decoder.decode(bytes);
 }
 
 /** Where the first sequence of bytes starts that is no character, by the table of well-formed sequences in the Unicode standard (3-7). */
@@ -111,8 +124,20 @@ function bytePosition(bytes: Uint8Array, byteOffset: number): ParsePosition {
   return { line, column, byteOffset };
 }
 
-/** Where the character at `index` of a file's text is. */
-export function textPosition(text: string, index: number): ParsePosition {
+function from(origin: Origin, { line, column, byteOffset }: ParsePosition) {
+  return {
+    line: origin.line + line - 1,
+    column,
+    byteOffset: origin.byteOffset + byteOffset,
+  };
+}
+
+/** Where in its file the character at `index` of a text is. */
+export function textPosition(
+  text: string,
+  index: number,
+  origin: Origin = START_OF_FILE,
+): ParsePosition {
   let line = 1;
   let lineStart = 0;
   for (;;) {
@@ -122,7 +147,7 @@ export function textPosition(text: string, index: number): ParsePosition {
     lineStart = newline + 1;
   }
   const byteOffset = new TextEncoder().encode(text.slice(0, index)).length;
-  return { line, column: index - lineStart + 1, byteOffset };
+  return from(origin, { line, column: index - lineStart + 1, byteOffset });
 }
 
 /** A position in an error message. */

@@ -1,16 +1,24 @@
 /**
- * A write of a whole value: options checked, value encoded, then the protocol.
+ * A write, of a whole value or from a source: arguments checked, content
+ * encoded, then the protocol.
  *
  * @module
  */
 
-import { type Company, replace, type WriteRequest } from "./_core.ts";
+import {
+  append,
+  type Company,
+  replace,
+  type StagedWrite,
+  type WriteRequest,
+} from "./_core.ts";
 import { runAsync, runInline, runSync } from "./_drive.ts";
 import { type Attempt, explain } from "./_failure.ts";
 import {
   checkOptions,
   type OptionKind,
   type WriteOptions,
+  type WriteProgress,
   type WriteReceipt,
 } from "./_options.ts";
 import {
@@ -25,7 +33,22 @@ import { type Protocol, SystemCallError } from "./_protocol.ts";
 import { currentPort } from "./_runtime/current.ts";
 import type { Port } from "./_runtime/port.ts";
 import { inSlot } from "./_slots.ts";
+import { chunksOf, type Source } from "./_source.ts";
+import { Gatherer, ProgressCount, StreamWrite } from "./_stream_write.ts";
 import { locateTarget, resolveTarget, type Target } from "./_target.ts";
+
+/** A write from a source that is ready for its first system call. */
+export interface SourceWrite<S> {
+  readonly port: Port;
+  readonly attempt: Attempt;
+  readonly request: WriteRequest;
+  readonly onProgress: ((progress: WriteProgress) => void) | undefined;
+  /** The chunks of the source as bytes; the last call, without a chunk, gives what ends the file. */
+  readonly encode: (chunk: S | typeof END, index: number) => Uint8Array;
+}
+
+/** Stands for the end of a source. */
+export const END: unique symbol = Symbol("end");
 
 /** A write that is ready for its first system call. */
 export interface WholeWrite {
@@ -36,14 +59,18 @@ export interface WholeWrite {
   payload: Uint8Array | undefined;
 }
 
-/** Checks and encodes. Whatever is wrong with the arguments is thrown here, before the disk is touched. */
-export function prepareWrite<Options extends WriteOptions>(
+/** Checks the arguments but for the content. Whatever is wrong with them is thrown here, before the disk is touched. */
+export function prepare<Options extends WriteOptions>(
   operation: string,
   kind: OptionKind,
   path: string | URL,
   given: Options,
-  encode: (options: Options, attempt: Attempt) => Uint8Array,
-): WholeWrite {
+): {
+  port: Port;
+  attempt: Attempt;
+  request: WriteRequest;
+  options: Options;
+} {
   const options = checkOptions(kind, given);
   const port = currentPort();
   const attempt: Attempt = {
@@ -51,23 +78,93 @@ export function prepareWrite<Options extends WriteOptions>(
     access: "write",
     path: absolutePath(port, path),
   };
-  return {
-    port,
-    attempt,
-    request: {
-      path: attempt.path,
-      durability: options.durability ?? "full",
-      mode: options.mode,
-      owner: options.owner,
-      preserve: options.preserve ?? true,
-      symlinks: options.symlinks ?? "follow",
-      parents: options.parents ?? true,
-      createNew: options.createNew ?? false,
-      retryMs: options.retryMs ?? 1000,
-      signal: options.signal,
-    },
-    payload: encode(options, attempt),
+  const request: WriteRequest = {
+    path: attempt.path,
+    durability: options.durability ?? "full",
+    mode: options.mode,
+    owner: options.owner,
+    preserve: options.preserve ?? true,
+    symlinks: options.symlinks ?? "follow",
+    parents: options.parents ?? true,
+    createNew: options.createNew ?? false,
+    retryMs: options.retryMs ?? 1000,
+    signal: options.signal,
   };
+  return { port, attempt, request, options };
+}
+
+/** Checks the arguments and encodes a whole value. */
+export function prepareWrite<Options extends WriteOptions>(
+  operation: string,
+  kind: OptionKind,
+  path: string | URL,
+  given: Options,
+  encode: (options: Options, attempt: Attempt) => Uint8Array,
+): WholeWrite {
+  const { port, attempt, request, options } = prepare(
+    operation,
+    kind,
+    path,
+    given,
+  );
+  return { port, attempt, request, payload: encode(options, attempt) };
+}
+
+/** Writes what comes from a source. */
+export async function writeFrom<S>(
+  source: Source<S>,
+  { port, attempt, request, onProgress, encode }: SourceWrite<S>,
+): Promise<WriteReceipt> {
+  try {
+    const write = await StreamWrite.begin(port, request);
+    const progress = new ProgressCount(onProgress);
+    try {
+      for await (const chunk of chunksOf(source, request.signal)) {
+        const bytes = encode(chunk, progress.records);
+        progress.records++;
+        if (await write.append(bytes)) progress.tell(write.bytes);
+      }
+      await write.append(encode(END, progress.records));
+      progress.tell(write.bytes);
+    } catch (error) {
+      await write.discard(error);
+      throw error;
+    }
+    return await write.commit(Promise.resolve());
+  } catch (error) {
+    throw explain(port, attempt, error);
+  }
+}
+
+/** Writes what comes from an iterable, blocking. */
+export function writeFromSync<S>(
+  source: Iterable<S>,
+  { port, attempt, request, onProgress, encode }: SourceWrite<S>,
+): WriteReceipt {
+  function* appendAll(write: StagedWrite): Protocol<void> {
+    const gatherer = new Gatherer();
+    const progress = new ProgressCount(onProgress);
+    for (const chunk of source) {
+      const bytes = encode(chunk, progress.records);
+      progress.records++;
+      let isWritten = false;
+      for (const piece of gatherer.take(bytes)) {
+        yield* append(write, piece);
+        isWritten = true;
+      }
+      if (isWritten) progress.tell(gatherer.bytes);
+    }
+    for (const piece of gatherer.take(encode(END, progress.records))) {
+      yield* append(write, piece);
+    }
+    progress.tell(gatherer.bytes);
+    for (const piece of gatherer.rest()) yield* append(write, piece);
+  }
+  try {
+    return runSync(port, writeOvertaking(port, request, appendAll));
+  } catch (error) {
+    throw explain(port, attempt, error);
+  }
 }
 
 /** Performs a prepared write, in call order. */
@@ -132,39 +229,40 @@ function* performWhole(
 ): Protocol<WriteReceipt> {
   request.signal?.throwIfAborted();
   const target = located ?? (yield* resolveTarget(port, request));
-  return yield* replace(port, request, target, bytes, company);
+  const appendAll = (write: StagedWrite) => append(write, bytes);
+  return yield* replace(port, request, target, appendAll, company);
 }
 
 /** Performs a prepared write, blocking. Older ones that are under way are overtaken. */
 export function writeSync(prepared: WholeWrite): WriteReceipt {
+  const { port, attempt, request, payload = new Uint8Array() } = prepared;
+  const appendAll = (write: StagedWrite) => append(write, payload);
   try {
-    return runSync(prepared.port, writeOvertaking(prepared));
+    return runSync(port, writeOvertaking(port, request, appendAll));
   } catch (error) {
-    throw explain(prepared.port, prepared.attempt, error);
+    throw explain(port, attempt, error);
   }
 }
 
 function* writeOvertaking(
-  { port, request, payload }: WholeWrite,
+  port: Port,
+  request: WriteRequest,
+  appendAll: (write: StagedWrite) => Protocol<void>,
 ): Protocol<WriteReceipt> {
   request.signal?.throwIfAborted();
   const target = yield* resolveTarget(port, request);
-  const durability = durabilityToOvertake(target.path, request.durability);
-  const bytes = payload ?? new Uint8Array();
+  const { path } = target;
+  const durability = durabilityToOvertake(path, request.durability);
+  const strong = { ...request, durability };
+  const company = overtaking(path);
   try {
-    const receipt = yield* replace(
-      port,
-      { ...request, durability },
-      target,
-      bytes,
-      overtaking(target.path),
-    );
-    settleOvertaken(target.path, { receipt });
+    const receipt = yield* replace(port, strong, target, appendAll, company);
+    settleOvertaken(path, { receipt });
     return receipt;
   } catch (error) {
     const isInPlace = error instanceof SystemCallError &&
       error.committed !== false;
-    if (isInPlace) settleOvertaken(target.path, { error });
+    if (isInPlace) settleOvertaken(path, { error });
     throw error;
   }
 }

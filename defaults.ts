@@ -5,6 +5,8 @@
  */
 
 import {
+  openAtomicWriter,
+  openSnapshot,
   readBytes,
   readBytesSync,
   writeBytesAtomic,
@@ -17,8 +19,15 @@ import {
   writeJsonAtomicSync,
 } from "./json.ts";
 import {
+  readJsonl,
+  readJsonlSync,
+  writeJsonlAtomic,
+  writeJsonlAtomicSync,
+} from "./jsonl.ts";
+import {
   checkOptions,
   type FallbackOption,
+  type JsonlReadOptions,
   type JsonReadOptions,
   type JsonWriteOptions,
   knowsOption,
@@ -36,23 +45,39 @@ import {
 export type {
   Durability,
   FallbackOption,
+  JsonlReadOptions,
+  JsonlWriteOptions,
   JsonReadOptions,
   JsonReplacer,
   JsonReviver,
   JsonWriteOptions,
   Owner,
+  ProgressOption,
   ReadOptions,
   SymlinkPolicy,
   TextWriteOptions,
   WriteOptions,
+  WriteProgress,
   WriteReceipt,
 } from "./_options.ts";
+export type { AtomicWriter, Snapshot } from "./bytes.ts";
+export {
+  AtomicError,
+  type AtomicErrorOptions,
+  ParseError,
+  type ParsePosition,
+} from "./errors.ts";
 
 /** The options that can be defaults: all but `fallback`, which belongs to one file. */
-export interface DefaultOptions extends JsonWriteOptions, JsonReadOptions {}
+export interface DefaultOptions
+  extends JsonWriteOptions, JsonReadOptions, JsonlReadOptions {}
 
 /** The functions that {@linkcode withDefaults} binds. */
 export interface BoundFunctions {
+  /** As {@linkcode openAtomicWriter}. */
+  readonly openAtomicWriter: typeof openAtomicWriter;
+  /** As {@linkcode openSnapshot}. */
+  readonly openSnapshot: typeof openSnapshot;
   /** As {@linkcode readBytes}. */
   readonly readBytes: typeof readBytes;
   /** As {@linkcode readBytesSync}. */
@@ -61,6 +86,10 @@ export interface BoundFunctions {
   readonly readJson: typeof readJson;
   /** As {@linkcode readJsonSync}. */
   readonly readJsonSync: typeof readJsonSync;
+  /** As {@linkcode readJsonl}. */
+  readonly readJsonl: typeof readJsonl;
+  /** As {@linkcode readJsonlSync}. */
+  readonly readJsonlSync: typeof readJsonlSync;
   /** As {@linkcode readText}. */
   readonly readText: typeof readText;
   /** As {@linkcode readTextSync}. */
@@ -73,6 +102,10 @@ export interface BoundFunctions {
   readonly writeJsonAtomic: typeof writeJsonAtomic;
   /** As {@linkcode writeJsonAtomicSync}. */
   readonly writeJsonAtomicSync: typeof writeJsonAtomicSync;
+  /** As {@linkcode writeJsonlAtomic}. */
+  readonly writeJsonlAtomic: typeof writeJsonlAtomic;
+  /** As {@linkcode writeJsonlAtomicSync}. */
+  readonly writeJsonlAtomicSync: typeof writeJsonlAtomicSync;
   /** As {@linkcode writeTextAtomic}. */
   readonly writeTextAtomic: typeof writeTextAtomic;
   /** As {@linkcode writeTextAtomicSync}. */
@@ -98,12 +131,19 @@ export interface BoundFunctions {
  */
 export function withDefaults(defaults: DefaultOptions): BoundFunctions {
   const checked = checkOptions("defaults", defaults);
-  const write = knownTo("write", checked);
+  const open = knownTo("open", checked);
+  const bytesWrite = knownTo("bytesWrite", checked);
   const textWrite = knownTo("textWrite", checked);
   const jsonWrite = knownTo("jsonWrite", checked);
   const read = knownTo("read", checked);
   const jsonRead = knownTo("jsonRead", checked);
+  const jsonlRead = knownTo("jsonlRead", checked);
+  const jsonlWrite = knownTo("jsonlWrite", checked);
   return {
+    openAtomicWriter: (path, options) =>
+      promised(() => openAtomicWriter(path, merge(bytesWrite, options))),
+    openSnapshot: (path, options) =>
+      promised(() => openSnapshot(path, merge(open, options))),
     readBytes: async (path, options) =>
       await readBytes(path, merge(read, options)),
     readBytesSync: (path, options) => readBytesSync(path, merge(read, options)),
@@ -119,13 +159,27 @@ export function withDefaults(defaults: DefaultOptions): BoundFunctions {
       await readText(path, merge(read, options)),
     readTextSync: (path, options) => readTextSync(path, merge(read, options)),
     writeBytesAtomic: (path, bytes, options) =>
-      promised(() => writeBytesAtomic(path, bytes, merge(write, options))),
+      promised(() => writeBytesAtomic(path, bytes, merge(bytesWrite, options))),
     writeBytesAtomicSync: (path, bytes, options) =>
-      writeBytesAtomicSync(path, bytes, merge(write, options)),
+      writeBytesAtomicSync(path, bytes, merge(bytesWrite, options)),
     writeJsonAtomic: (path, value, options) =>
       promised(() => writeJsonAtomic(path, value, merge(jsonWrite, options))),
     writeJsonAtomicSync: (path, value, options) =>
       writeJsonAtomicSync(path, value, merge(jsonWrite, options)),
+    readJsonl: <T = unknown>(
+      path: string | URL,
+      options?: JsonlReadOptions & FallbackOption<Iterable<T>>,
+    ) => readJsonl<T>(path, merge(jsonlRead, options)),
+    readJsonlSync: <T = unknown>(
+      path: string | URL,
+      options?: JsonlReadOptions & FallbackOption<Iterable<T>>,
+    ) => readJsonlSync<T>(path, merge(jsonlRead, options)),
+    writeJsonlAtomic: (path, records, options) =>
+      promised(() =>
+        writeJsonlAtomic(path, records, merge(jsonlWrite, options))
+      ),
+    writeJsonlAtomicSync: (path, records, options) =>
+      writeJsonlAtomicSync(path, records, merge(jsonlWrite, options)),
     writeTextAtomic: (path, text, options) =>
       promised(() => writeTextAtomic(path, text, merge(textWrite, options))),
     writeTextAtomicSync: (path, text, options) =>

@@ -186,6 +186,8 @@ export function readJsonSync<T = unknown>(
   return readSync(prepareJsonRead("readJsonSync", path, options));
 }
 
+const BYTE_ORDER_MARK = "\ufeff";
+
 function prepare(
   operation: string,
   path: string | URL,
@@ -216,7 +218,10 @@ function prepareJsonRead<T>(
     path,
     options,
     MOST_TEXT_BYTES,
-    (bytes, { reviver }, attempt) =>
-      parseJson<T>(decodeText(bytes, attempt), reviver, attempt),
+    (bytes, { reviver }, attempt) => {
+      const text = decodeText(bytes, attempt);
+      const start = text.startsWith(BYTE_ORDER_MARK) ? 1 : 0;
+      return parseJson<T>(text, reviver, attempt, { start });
+    },
   );
 }

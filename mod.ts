@@ -22,4 +22,5 @@ export * from "./bytes.ts";
 export * from "./defaults.ts";
 export * from "./errors.ts";
 export * from "./json.ts";
+export * from "./jsonl.ts";
 export * from "./text.ts";

@@ -17,6 +17,7 @@
 import { describe } from "./_describe.ts";
 import type {
   FallbackOption,
+  ProgressOption,
   ReadOptions,
   TextWriteOptions,
   WriteReceipt,
@@ -30,16 +31,29 @@ import {
 } from "./_read.ts";
 import { decodeText, encodeText } from "./_utf8.ts";
 import { promised } from "./_promised.ts";
-import { prepareWrite, type WholeWrite, write, writeSync } from "./_write.ts";
+import { isIterable, isSource, wrongChunk } from "./_source.ts";
+import {
+  END,
+  prepare,
+  prepareWrite,
+  type SourceWrite,
+  type WholeWrite,
+  write,
+  writeFrom,
+  writeFromSync,
+  writeSync,
+} from "./_write.ts";
 
 export type {
   Durability,
   FallbackOption,
   Owner,
+  ProgressOption,
   ReadOptions,
   SymlinkPolicy,
   TextWriteOptions,
   WriteOptions,
+  WriteProgress,
   WriteReceipt,
 } from "./_options.ts";
 
@@ -52,10 +66,13 @@ export type {
  * the file, where the new content is staged.
  *
  * @param path The file: a path or a `file:` URL.
- * @param text The whole content. A newline is added where it ends without one.
+ * @param text The content: a string, or a source of strings, which is taken part
+ * by part; the file is replaced once the source has ended. A newline is added
+ * where the text ends without one.
  * @param options How to write it.
  * @returns What was written, and how durably.
- * @throws {TypeError} If an argument or an option is malformed.
+ * @throws {TypeError} If an argument or an option is malformed, or the source
+ * yields what is not a string. What the source throws is thrown as it is.
  * @throws {SerializationError} If the text has a lone surrogate, which UTF-8 cannot hold.
  * @throws {PermissionScopeError} If Deno's permissions do not cover the directory.
  * @throws {AlreadyExistsError} If the file exists and `createNew` is set.
@@ -76,10 +93,19 @@ export type {
  */
 export function writeTextAtomic(
   path: string | URL,
-  text: string,
-  options: TextWriteOptions = {},
+  text:
+    | string
+    | Iterable<string>
+    | AsyncIterable<string>
+    | ReadableStream<string>,
+  options: TextWriteOptions & ProgressOption = {},
 ): Promise<WriteReceipt> {
-  return promised(() => write(prepare("writeTextAtomic", path, text, options)));
+  const operation = "writeTextAtomic";
+  return promised(() =>
+    isSource(text)
+      ? writeFrom(text, prepareSource(operation, path, options))
+      : write(prepareWhole(operation, path, text, options))
+  );
 }
 
 /**
@@ -90,7 +116,7 @@ export function writeTextAtomic(
  * the file, where the new content is staged.
  *
  * @param path The file: a path or a `file:` URL.
- * @param text The whole content. A newline is added where it ends without one.
+ * @param text The content: a string, or an iterable of strings.
  * @param options How to write it.
  * @returns What was written, and how durably.
  * @throws {TypeError} If an argument or an option is malformed.
@@ -105,10 +131,13 @@ export function writeTextAtomic(
  */
 export function writeTextAtomicSync(
   path: string | URL,
-  text: string,
-  options: TextWriteOptions = {},
+  text: string | Iterable<string>,
+  options: TextWriteOptions & ProgressOption = {},
 ): WriteReceipt {
-  return writeSync(prepare("writeTextAtomicSync", path, text, options));
+  const operation = "writeTextAtomicSync";
+  return isIterable(text)
+    ? writeFromSync(text, prepareSource(operation, path, options))
+    : writeSync(prepareWhole(operation, path, text, options));
 }
 
 /**
@@ -170,11 +199,11 @@ export function readTextSync(
   return readSync(prepareTextRead("readTextSync", path, options));
 }
 
-function prepare(
+function prepareWhole(
   operation: string,
   path: string | URL,
-  text: string,
-  options: TextWriteOptions,
+  text: unknown,
+  options: TextWriteOptions & ProgressOption,
 ): WholeWrite {
   return prepareWrite(
     operation,
@@ -184,7 +213,7 @@ function prepare(
     (checked, attempt) => {
       if (typeof text !== "string") {
         throw new TypeError(
-          `Text must be a string: received ${
+          `Text must be a string, or a source of strings: received ${
             describe(text)
           }; other values are written with writeJsonAtomic or writeBytesAtomic`,
         );
@@ -192,6 +221,35 @@ function prepare(
       return encodeText(endLine(text, checked), attempt);
     },
   );
+}
+
+function prepareSource(
+  operation: string,
+  path: string | URL,
+  given: TextWriteOptions & ProgressOption,
+): SourceWrite<string> {
+  const { port, attempt, request, options } = prepare(
+    operation,
+    "textWrite",
+    path,
+    given,
+  );
+  const { trailingNewline = true, onProgress } = options;
+  /** The first half of a character whose second is in the next chunk. */
+  let half = "";
+  let last = "\n";
+  const encode = (chunk: string | typeof END, index: number) => {
+    if (chunk === END) {
+      const ending = trailingNewline && last !== "\n" ? "\n" : "";
+      return encodeText(half + ending, attempt);
+    }
+    if (typeof chunk !== "string") throw wrongChunk(index, "a string", chunk);
+    const text = half + chunk;
+    half = /[\ud800-\udbff]$/.exec(text)?.[0] ?? "";
+    last = text.at(-1) ?? last;
+    return encodeText(text.slice(0, text.length - half.length), attempt);
+  };
+  return { port, attempt, request, onProgress, encode };
 }
 
 /** Ends the last line, where there is one. */

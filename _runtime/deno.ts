@@ -61,7 +61,12 @@ const sync: SystemCalls = {
       Deno.openSync(path, { write: true, createNew: true, mode }),
     ),
   open: (path) => new DenoFile(path, Deno.openSync(path)),
-  read: (file, into) => handle(file).readSync(into) ?? 0,
+  read(file, into, position) {
+    if (position !== undefined) {
+      handle(file).seekSync(position, Deno.SeekMode.Start);
+    }
+    return handle(file).readSync(into) ?? 0;
+  },
   write: (file, bytes) => handle(file).writeSync(bytes),
   fstat(file) {
     try {
@@ -93,7 +98,12 @@ const async: AsyncSystemCalls = {
       await Deno.open(path, { write: true, createNew: true, mode }),
     ),
   open: async (path) => new DenoFile(path, await Deno.open(path)),
-  read: async (file, into) => await handle(file).read(into) ?? 0,
+  async read(file, into, position) {
+    if (position !== undefined) {
+      await handle(file).seek(position, Deno.SeekMode.Start);
+    }
+    return await handle(file).read(into) ?? 0;
+  },
   write: (file, bytes) => handle(file).write(bytes),
   async fstat(file) {
     try {

@@ -55,7 +55,8 @@ export function nodePort(): Port {
   const sync: SystemCalls = {
     create: (path, mode) => new NodeFile(path, fs.openSync(path, "wx", mode)),
     open: (path) => new NodeFile(path, fs.openSync(path, "r")),
-    read: (file, into) => fs.readSync(fd(file), into),
+    read: (file, into, position) =>
+      fs.readSync(fd(file), into, 0, into.length, position ?? null),
     write: (file, bytes) => fs.writeSync(fd(file), bytes),
     fstat: (file) => status(fs.fstatSync(fd(file))),
     fchmod: (file, mode) => fs.fchmodSync(fd(file), mode),
@@ -89,8 +90,8 @@ export function nodePort(): Port {
     create: async (path, mode) =>
       new NodeFile(path, await open(path, "wx", mode)),
     open: async (path) => new NodeFile(path, await open(path, "r")),
-    read: async (file, into) =>
-      (await read(fd(file), into, 0, into.length, null)).bytesRead,
+    read: async (file, into, position) =>
+      (await read(fd(file), into, 0, into.length, position ?? null)).bytesRead,
     write: async (file, bytes) =>
       (await write(fd(file), bytes, 0, bytes.length, null)).bytesWritten,
     fstat: async (file) => status(await fstat(fd(file))),

@@ -32,8 +32,8 @@ export interface SystemCalls {
   create(path: string, mode: number): OpenFile;
   /** `O_RDONLY`, of a file or a directory. */
   open(path: string): OpenFile;
-  /** Reads once at the handle's offset; 0 at the end. */
-  read(file: OpenFile, into: Uint8Array): number;
+  /** Reads once, at `position` or else at the handle's own; 0 at the end. */
+  read(file: OpenFile, into: Uint8Array, position?: number): number;
   /** Writes once at the handle's offset; may take fewer bytes than given. */
   write(file: OpenFile, bytes: Uint8Array): number;
   fstat(file: OpenFile): FileStatus;

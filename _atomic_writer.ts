@@ -1,0 +1,135 @@
+/**
+ * A file that is written part by part, by calls or through a stream.
+ *
+ * @module
+ */
+
+import { explain } from "./_failure.ts";
+import type { WriteReceipt } from "./_options.ts";
+import { ProgressCount, StreamWrite } from "./_stream_write.ts";
+import type { SourceWrite } from "./_write.ts";
+
+/** A file that is written part by part. Made by `openAtomicWriter`. */
+export interface AtomicWriter extends AsyncDisposable {
+  /** The same writer as a stream: closing it commits, aborting it aborts. */
+  readonly writable: WritableStream<Uint8Array>;
+  /**
+   * Appends a chunk. Once the promise has resolved, the chunk may be changed
+   * and the next one is due.
+   */
+  write(chunk: Uint8Array): Promise<void>;
+  /**
+   * Puts what was written into place; its place among other writes of the file
+   * is that of this call. Called again, or after the closing of
+   * {@linkcode AtomicWriter.writable}, it gives the same receipt.
+   */
+  commit(): Promise<WriteReceipt>;
+  /** Leaves the file as it was. After a commit it does nothing. */
+  abort(reason?: unknown): Promise<void>;
+}
+
+/** Opens the file and gives the writer. */
+export async function openWriter(
+  prepared: SourceWrite<Uint8Array>,
+): Promise<AtomicWriter> {
+  const { port, attempt, request } = prepared;
+  try {
+    const write = await StreamWrite.begin(port, request);
+    return new Writer(prepared, write);
+  } catch (error) {
+    throw explain(port, attempt, error);
+  }
+}
+
+class Writer implements AtomicWriter {
+  readonly #prepared: SourceWrite<Uint8Array>;
+  readonly #write: StreamWrite;
+  readonly #progress: ProgressCount;
+  readonly writable: WritableStream<Uint8Array>;
+  /** The calls one after the other, however they are made. */
+  #last: Promise<unknown> = Promise.resolve();
+  #receipt: Promise<WriteReceipt> | undefined;
+  /** Why nothing more can be written, once that is so. */
+  #end: { readonly reason: unknown } | undefined;
+
+  constructor(prepared: SourceWrite<Uint8Array>, write: StreamWrite) {
+    this.#prepared = prepared;
+    this.#write = write;
+    this.#progress = new ProgressCount(prepared.onProgress);
+    this.writable = new WritableStream({
+      write: (chunk) => this.write(chunk),
+      close: async () => void await this.commit(),
+      abort: (reason) => this.abort(reason),
+    });
+  }
+
+  write(chunk: Uint8Array): Promise<void> {
+    return this.#inTurn(async () => {
+      this.#throwIfEnded();
+      try {
+        this.#prepared.request.signal?.throwIfAborted();
+        const bytes = this.#prepared.encode(chunk, this.#progress.records);
+        this.#progress.records++;
+        if (await this.#write.append(bytes)) {
+          this.#progress.tell(this.#write.bytes);
+        }
+      } catch (error) {
+        throw await this.#fail(error);
+      }
+    });
+  }
+
+  commit(): Promise<WriteReceipt> {
+    return this.#receipt ??= this.#commit();
+  }
+
+  async #commit(): Promise<WriteReceipt> {
+    this.#throwIfEnded();
+    const appended = this.#inTurn(() => {
+      this.#throwIfEnded();
+      this.#end = { reason: new Error("The writer is committed") };
+      this.#progress.tell(this.#write.bytes);
+      return Promise.resolve();
+    });
+    // At once: its place is that of this call.
+    const receipt = this.#write.commit(appended);
+    this.#last = receipt.catch(() => {});
+    try {
+      return await receipt;
+    } catch (error) {
+      throw this.#explained(error);
+    }
+  }
+
+  abort(reason: unknown = new Error("The writer was aborted")): Promise<void> {
+    return this.#inTurn(async () => {
+      if (this.#end !== undefined) return;
+      await this.#fail(reason);
+    });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.abort();
+  }
+
+  #inTurn<T>(action: () => Promise<T>): Promise<T> {
+    const result = this.#last.then(action);
+    this.#last = result.catch(() => {});
+    return result;
+  }
+
+  #throwIfEnded(): void {
+    if (this.#end !== undefined) throw this.#end.reason;
+  }
+
+  async #fail(error: unknown): Promise<unknown> {
+    await this.#write.discard(error);
+    const reason = this.#explained(error);
+    this.#end = { reason };
+    return reason;
+  }
+
+  #explained(error: unknown): unknown {
+    return explain(this.#prepared.port, this.#prepared.attempt, error);
+  }
+}

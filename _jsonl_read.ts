@@ -1,0 +1,196 @@
+/**
+ * JSON lines, read one by one.
+ *
+ * @module
+ */
+
+import { runAsync, runSync } from "./_drive.ts";
+import { type Attempt, explain } from "./_failure.ts";
+import { parseJson } from "./_json_text.ts";
+import { type Line, LineSplitter } from "./_lines.ts";
+import {
+  checkOptions,
+  type FallbackOption,
+  type JsonlReadOptions,
+} from "./_options.ts";
+import { absolutePath } from "./_path.ts";
+import { blockingCall, call, failedWith, type Protocol } from "./_protocol.ts";
+import { openFile, type ReadRequest } from "./_read.ts";
+import { currentPort } from "./_runtime/current.ts";
+import type { OpenFile, Port } from "./_runtime/port.ts";
+import { decodeText } from "./_utf8.ts";
+import { ParseError } from "./errors.ts";
+
+/** A read of JSON lines that is ready for its first system call. */
+export interface LineRead<T> {
+  readonly port: Port;
+  readonly attempt: Attempt;
+  readonly request: ReadRequest;
+  readonly options: JsonlReadOptions & FallbackOption<Iterable<T>>;
+}
+
+const CHUNK_BYTES = 256 * 1024;
+const BYTE_ORDER_MARK = [0xef, 0xbb, 0xbf];
+const BLANK = /^[ \t\r]*$/;
+
+/** Checks the arguments, before the disk is touched. */
+export function prepareLineRead<T>(
+  operation: string,
+  path: string | URL,
+  given: JsonlReadOptions & FallbackOption<Iterable<T>>,
+): LineRead<T> {
+  const options = checkOptions("jsonlRead", given);
+  const port = currentPort();
+  const attempt: Attempt = {
+    operation,
+    access: "read",
+    path: absolutePath(port, path),
+  };
+  const request: ReadRequest = {
+    maxBytes: Infinity,
+    capacity: Infinity,
+    retryMs: options.retryMs ?? 1000,
+    signal: options.signal,
+  };
+  return { port, attempt, request, options };
+}
+
+/** The values of the lines. The file is closed however the reading ends. */
+export async function* readLines<T>(
+  read: LineRead<T>,
+): AsyncGenerator<T, void, undefined> {
+  const { port, attempt, request, options } = read;
+  const run = async <R>(protocol: Protocol<R>): Promise<R> => {
+    try {
+      return await runAsync(port, protocol);
+    } catch (error) {
+      throw explain(port, attempt, error);
+    }
+  };
+  let file: OpenFile;
+  try {
+    ({ file } = await runAsync(port, openFile(port, attempt.path, request)));
+  } catch (error) {
+    yield* fallBack(read, error);
+    return;
+  }
+  try {
+    const parser = new LineParser<T>(attempt, options);
+    const chunk = new Uint8Array(CHUNK_BYTES);
+    for (;;) {
+      request.signal?.throwIfAborted();
+      const length = await run(blockingCall("read", file, chunk));
+      if (length === 0) break;
+      yield* parser.take(chunk.subarray(0, length));
+    }
+    yield* parser.end();
+  } finally {
+    await run(call("close", file));
+  }
+}
+
+/** The values of the lines, blocking. */
+export function* readLinesSync<T>(
+  read: LineRead<T>,
+): Generator<T, void, undefined> {
+  const { port, attempt, request, options } = read;
+  const run = <R>(protocol: Protocol<R>): R => {
+    try {
+      return runSync(port, protocol);
+    } catch (error) {
+      throw explain(port, attempt, error);
+    }
+  };
+  let file: OpenFile;
+  try {
+    ({ file } = runSync(port, openFile(port, attempt.path, request)));
+  } catch (error) {
+    yield* fallBack(read, error);
+    return;
+  }
+  try {
+    const parser = new LineParser<T>(attempt, options);
+    const chunk = new Uint8Array(CHUNK_BYTES);
+    for (;;) {
+      request.signal?.throwIfAborted();
+      const length = run(blockingCall("read", file, chunk));
+      if (length === 0) break;
+      yield* parser.take(chunk.subarray(0, length));
+    }
+    yield* parser.end();
+  } finally {
+    run(call("close", file));
+  }
+}
+
+function* fallBack<T>(
+  { port, attempt, options }: LineRead<T>,
+  error: unknown,
+): Generator<T, void, undefined> {
+  if (!failedWith(error, "ENOENT") || options.fallback === undefined) {
+    throw explain(port, attempt, error);
+  }
+  yield* options.fallback;
+}
+
+/** Chunks to values. */
+class LineParser<T> {
+  readonly #attempt: Attempt;
+  readonly #options: JsonlReadOptions;
+  readonly #splitter: LineSplitter;
+
+  constructor(attempt: Attempt, options: JsonlReadOptions) {
+    this.#attempt = attempt;
+    this.#options = options;
+    this.#splitter = new LineSplitter(options.maxLineBytes);
+  }
+
+  *take(chunk: Uint8Array): Generator<T, void, undefined> {
+    for (const line of this.#splitter.take(chunk)) yield* this.#parse(line);
+  }
+
+  *end(): Generator<T, void, undefined> {
+    for (const line of this.#splitter.end()) yield* this.#parse(line);
+  }
+
+  *#parse(line: Line): Generator<T, void, undefined> {
+    let value: T;
+    try {
+      if (line.isCut) throw this.#tooLong(line);
+      const { bytes, origin } = withoutMark(line);
+      const text = decodeText(bytes, this.#attempt, origin);
+      if (BLANK.test(text)) return;
+      value = parseJson<T>(text, this.#options.reviver, this.#attempt, {
+        origin,
+      });
+    } catch (error) {
+      if (!(error instanceof ParseError)) throw error;
+      const { onError = "throw" } = this.#options;
+      if (onError === "throw") throw error;
+      if (onError !== "skip") onError(error);
+      return;
+    }
+    yield value;
+  }
+
+  #tooLong({ origin: { line, byteOffset } }: Line): ParseError {
+    return new ParseError(
+      `Cannot read "${this.#attempt.path}": line ${line} (byte ${byteOffset}) is longer than the ${this.#options.maxLineBytes} bytes that maxLineBytes allows`,
+      { ...this.#attempt, line, column: 1, byteOffset, code: "PARSE" },
+    );
+  }
+}
+
+/** The first line of a file may begin with a byte order mark. */
+function withoutMark(line: Line): Line {
+  const { bytes, origin } = line;
+  const isMarked = origin.byteOffset === 0 &&
+    BYTE_ORDER_MARK.every((byte, index) => bytes[index] === byte);
+  if (!isMarked) return line;
+  const { length } = BYTE_ORDER_MARK;
+  return {
+    ...line,
+    bytes: bytes.subarray(length),
+    origin: { ...origin, byteOffset: length },
+  };
+}

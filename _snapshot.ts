@@ -1,0 +1,155 @@
+/**
+ * One version of a file, held open.
+ *
+ * @module
+ */
+
+import { runAsync } from "./_drive.ts";
+import { type Attempt, explain } from "./_failure.ts";
+import { checkOptions, type ReadOptions } from "./_options.ts";
+import { type Line, LineSplitter } from "./_lines.ts";
+import { absolutePath } from "./_path.ts";
+import { blockingCall, call, Refusal } from "./_protocol.ts";
+import {
+  MOST_BYTES,
+  MOST_TEXT_BYTES,
+  openFile,
+  readFrom,
+  type ReadRequest,
+} from "./_read.ts";
+import { currentPort } from "./_runtime/current.ts";
+import type { OpenFile, Port } from "./_runtime/port.ts";
+import { decodeText } from "./_utf8.ts";
+
+/** One version of a file. Made by `openSnapshot`. */
+export interface Snapshot extends AsyncDisposable {
+  /** Its bytes, from the beginning each time it is read. */
+  readonly readable: ReadableStream<Uint8Array<ArrayBuffer>>;
+  /** All of its bytes. */
+  bytes(): Promise<Uint8Array<ArrayBuffer>>;
+  /** All of it as text; what is no UTF-8 is a `ParseError`. */
+  text(): Promise<string>;
+  /** Its lines, without what ends them. */
+  lines(): AsyncIterable<string>;
+}
+
+const CHUNK_BYTES = 64 * 1024;
+
+/** Opens the file. */
+export async function snapshotOf(
+  path: string | URL,
+  given: ReadOptions,
+): Promise<Snapshot> {
+  const options = checkOptions("open", given);
+  const port = currentPort();
+  const attempt: Attempt = {
+    operation: "openSnapshot",
+    access: "read",
+    path: absolutePath(port, path),
+  };
+  const request: ReadRequest = {
+    maxBytes: options.maxBytes ?? Infinity,
+    capacity: MOST_BYTES,
+    retryMs: options.retryMs ?? 1000,
+    signal: options.signal,
+  };
+  try {
+    const { file } = await runAsync(
+      port,
+      openFile(port, attempt.path, request),
+    );
+    return new OpenSnapshot(port, attempt, request, file);
+  } catch (error) {
+    throw explain(port, attempt, error);
+  }
+}
+
+class OpenSnapshot implements Snapshot {
+  readonly #port: Port;
+  readonly #attempt: Attempt;
+  readonly #request: ReadRequest;
+  #file: OpenFile | undefined;
+  /** One call at a time: on Deno a read at a position is two. */
+  #last: Promise<unknown> = Promise.resolve();
+
+  constructor(
+    port: Port,
+    attempt: Attempt,
+    request: ReadRequest,
+    file: OpenFile,
+  ) {
+    this.#port = port;
+    this.#attempt = attempt;
+    this.#request = request;
+    this.#file = file;
+  }
+
+  get readable(): ReadableStream<Uint8Array<ArrayBuffer>> {
+    let position = 0;
+    return new ReadableStream({
+      pull: async (controller) => {
+        const chunk = await this.#readAt(position);
+        position += chunk.length;
+        if (chunk.length > 0) controller.enqueue(chunk);
+        else controller.close();
+      },
+    }, { highWaterMark: 0 });
+  }
+
+  bytes(): Promise<Uint8Array<ArrayBuffer>> {
+    return this.#whole(this.#request);
+  }
+
+  async text(): Promise<string> {
+    const request = { ...this.#request, capacity: MOST_TEXT_BYTES };
+    return decodeText(await this.#whole(request), this.#attempt);
+  }
+
+  async *lines(): AsyncGenerator<string, void, undefined> {
+    const splitter = new LineSplitter();
+    const textOf = ({ bytes, origin }: Line) =>
+      decodeText(bytes, this.#attempt, origin);
+    for (let position = 0;;) {
+      const chunk = await this.#readAt(position);
+      position += chunk.length;
+      if (chunk.length === 0) break;
+      for (const line of splitter.take(chunk)) yield textOf(line);
+    }
+    for (const line of splitter.end()) yield textOf(line);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const file = this.#file;
+    this.#file = undefined;
+    if (file === undefined) return;
+    await this.#inTurn(() => runAsync(this.#port, call("close", file)));
+  }
+
+  #whole(request: ReadRequest): Promise<Uint8Array<ArrayBuffer>> {
+    return this.#inTurn(() =>
+      runAsync(this.#port, readFrom(this.#open(), request))
+    );
+  }
+
+  #readAt(position: number): Promise<Uint8Array<ArrayBuffer>> {
+    const chunk = new Uint8Array(CHUNK_BYTES);
+    return this.#inTurn(async () => {
+      this.#request.signal?.throwIfAborted();
+      const read = blockingCall("read", this.#open(), chunk, position);
+      return chunk.subarray(0, await runAsync(this.#port, read));
+    });
+  }
+
+  #inTurn<T>(action: () => Promise<T>): Promise<T> {
+    const result = this.#last.then(action).catch((error: unknown) => {
+      throw explain(this.#port, this.#attempt, error);
+    });
+    this.#last = result.catch(() => {});
+    return result;
+  }
+
+  #open(): OpenFile {
+    if (this.#file !== undefined) return this.#file;
+    throw new Refusal("CLOSED", "the snapshot is disposed of");
+  }
+}

@@ -1,0 +1,151 @@
+/**
+ * A write whose bytes arrive in parts. It is staged when it begins, and takes
+ * its place in the order of writes when it is committed.
+ *
+ * @module
+ */
+
+import {
+  append,
+  commit,
+  type Company,
+  confirm,
+  discard,
+  seal,
+  stage,
+  type StagedWrite,
+  type WriteRequest,
+} from "./_core.ts";
+import { runAsync } from "./_drive.ts";
+import type { WriteProgress, WriteReceipt } from "./_options.ts";
+import { enterLine } from "./_order.ts";
+import type { Protocol } from "./_protocol.ts";
+import type { Port } from "./_runtime/port.ts";
+import { resolveTarget } from "./_target.ts";
+
+/** Small chunks are gathered, since each call costs more than copying this much. */
+const BUFFER_BYTES = 256 * 1024;
+
+/** Chunks gathered to pieces of some size. A piece must be written before the next chunk is taken. */
+export class Gatherer {
+  readonly #buffer = new Uint8Array(BUFFER_BYTES);
+  #length = 0;
+  /** The bytes taken so far. */
+  bytes = 0;
+
+  /** Takes a chunk; yields what is to be written now. */
+  *take(chunk: Uint8Array): Generator<Uint8Array, void, undefined> {
+    this.bytes += chunk.length;
+    if (this.#length + chunk.length > BUFFER_BYTES) yield* this.rest();
+    if (chunk.length > BUFFER_BYTES) {
+      yield chunk;
+    } else {
+      this.#buffer.set(chunk, this.#length);
+      this.#length += chunk.length;
+    }
+  }
+
+  /** What is still to be written. */
+  *rest(): Generator<Uint8Array, void, undefined> {
+    if (this.#length > 0) yield this.#buffer.subarray(0, this.#length);
+    this.#length = 0;
+  }
+}
+
+/** Counts what is taken, and tells about it. */
+export class ProgressCount {
+  readonly #tell: ((progress: WriteProgress) => void) | undefined;
+  records = 0;
+
+  constructor(tell: ((progress: WriteProgress) => void) | undefined) {
+    this.#tell = tell;
+  }
+
+  tell(bytes: number): void {
+    this.#tell?.({ bytes, records: this.records });
+  }
+}
+
+/** A write whose bytes arrive in parts, asynchronously. One call at a time. */
+export class StreamWrite {
+  readonly #port: Port;
+  readonly #request: WriteRequest;
+  readonly #write: StagedWrite;
+  readonly #gatherer = new Gatherer();
+
+  private constructor(port: Port, request: WriteRequest, write: StagedWrite) {
+    this.#port = port;
+    this.#request = request;
+    this.#write = write;
+  }
+
+  /** Creates the temporary file. */
+  static async begin(
+    port: Port,
+    request: WriteRequest,
+  ): Promise<StreamWrite> {
+    const write = await runAsync(port, begin(port, request));
+    return new StreamWrite(port, request, write);
+  }
+
+  get bytes(): number {
+    return this.#gatherer.bytes;
+  }
+
+  /** Appends a chunk, which may be changed once the promise has resolved. Returns whether anything went to the disk. */
+  async append(chunk: Uint8Array): Promise<boolean> {
+    let isWritten = false;
+    for (const piece of this.#gatherer.take(chunk)) {
+      await runAsync(this.#port, append(this.#write, piece));
+      isWritten = true;
+    }
+    return isWritten;
+  }
+
+  /** Puts it into place when its turn has come and all is `appended`, or discards it. */
+  async commit(appended: Promise<unknown>): Promise<WriteReceipt> {
+    const { durability, createNew, signal } = this.#request;
+    let isPerformed = false;
+    try {
+      return await enterLine(this.#write.target.path, {
+        durability,
+        createNew,
+        signal,
+        kind: undefined,
+        payload: undefined,
+        perform: async (company) => {
+          await appended;
+          isPerformed = true;
+          return await runAsync(this.#port, this.#finish(company));
+        },
+      });
+    } finally {
+      // Aborted or overtaken while it waited.
+      if (!isPerformed) await this.discard(undefined);
+    }
+  }
+
+  *#finish(company: Company): Protocol<WriteReceipt> {
+    const write = this.#write;
+    try {
+      company.staged(write);
+      for (const piece of this.#gatherer.rest()) yield* append(write, piece);
+      yield* seal(write);
+      yield* commit(write, company);
+      return yield* confirm(write);
+    } catch (error) {
+      yield* discard(write, error);
+      throw error;
+    }
+  }
+
+  /** Takes it back, because of `reason`. */
+  discard(reason: unknown): Promise<void> {
+    return runAsync(this.#port, discard(this.#write, reason));
+  }
+}
+
+function* begin(port: Port, request: WriteRequest): Protocol<StagedWrite> {
+  request.signal?.throwIfAborted();
+  return yield* stage(port, request, yield* resolveTarget(port, request));
+}

@@ -122,7 +122,9 @@ export async function writeFrom<S>(
       for await (const chunk of chunksOf(source, request.signal)) {
         const bytes = encode(chunk, progress.records);
         progress.records++;
-        if (await write.append(bytes)) progress.tell(write.bytes);
+        if (bytes.length > 0 && await write.append(bytes)) {
+          progress.tell(write.bytes);
+        }
       }
       await write.append(encode(END, progress.records));
       progress.tell(write.bytes);

@@ -233,9 +233,13 @@ function prepareRecords(
   );
   const { trailingNewline = true, onProgress } = options;
   const encoder = new TextEncoder();
+  /** Lines are encoded many at a time: a buffer for each would cost more than its JSON. */
+  let lines = "";
   const encode = (record: unknown, index: number) => {
     if (record === END) {
-      return encoder.encode(trailingNewline && index > 0 ? "\n" : "");
+      return encoder.encode(
+        trailingNewline && index > 0 ? `${lines}\n` : lines,
+      );
     }
     const json = stringifyJson(
       record,
@@ -243,10 +247,17 @@ function prepareRecords(
       attempt,
       `$[${index}]`,
     );
-    return encoder.encode(index > 0 ? `\n${json}` : json);
+    lines += index > 0 ? `\n${json}` : json;
+    if (lines.length < BATCH_CHARACTERS) return NOTHING;
+    const bytes = encoder.encode(lines);
+    lines = "";
+    return bytes;
   };
   return { port, attempt, request, onProgress, encode };
 }
+
+const BATCH_CHARACTERS = 32 * 1024;
+const NOTHING = new Uint8Array();
 
 /** What is iterable and still no list of records. */
 function isNoList(records: object): boolean {

@@ -256,6 +256,32 @@ test("createNew is never skipped, and sees what was written before it", () =>
     assert.equal(readFileSync(path, "utf8"), "third\n");
   }));
 
+test("createNew does not take the place of a write that was called before it", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const port = new FaultPort();
+    const { letGo, reached } = hold(port, "fsync");
+    let isFirst = true;
+    port.intercept(({ name }) => {
+      const fault = name === "rename" && isFirst;
+      if (fault) isFirst = false;
+      return fault ? { code: "EACCES" } : undefined;
+    });
+    await onPort(port, async () => {
+      const first = rejection(writeTextAtomic(path, "first"));
+      await reached;
+      const second = writeTextAtomic(path, "second");
+      const third = rejection(
+        writeTextAtomic(path, "third", { createNew: true }),
+      );
+      letGo();
+      assert.ok(await first instanceof AtomicError);
+      assert.equal((await second).superseded, false);
+      assert.ok(await third instanceof AlreadyExistsError);
+    });
+    assert.equal(readFileSync(path, "utf8"), "second\n");
+  }));
+
 for (
   const stoppedAt of ["write", "fsync", "rename", "fsync after the rename"]
 ) {

@@ -50,8 +50,8 @@ const CONTROLS: readonly Control[] = [
     edits: [
       ["    yield* seal(write);\n", ""],
       [
-        "    yield* commit(write);\n",
-        "    yield* commit(write);\n    yield* seal(write);\n",
+        "    yield* commit(write, company);\n",
+        "    yield* commit(write, company);\n    yield* seal(write);\n",
       ],
     ],
     testFile: "protocol_test.ts",
@@ -61,7 +61,10 @@ const CONTROLS: readonly Control[] = [
   {
     breaks: "the directory is not synced",
     file: "_core.ts",
-    edits: [['yield* afterCommit(blockingCall("fsync", directory));', ""]],
+    edits: [[
+      "yield* afterCommit(syncDirectory(directory, target.directory));",
+      "",
+    ]],
     testFile: "protocol_test.ts",
     testName:
       "async: the protocol makes its system calls in this order and no other",
@@ -322,6 +325,97 @@ const CONTROLS: readonly Control[] = [
     testFile: "metadata_test.ts",
     testName:
       "sync: another user's file in a sticky world-writable directory is not replaced in his name",
+  },
+  {
+    breaks: "a sync of the directory that began earlier is shared",
+    file: "_shared_sync.ts",
+    edits: [[
+      "return running.next ??= running.done.then(begin, begin);",
+      "return running.done;",
+    ]],
+    testFile: "order_test.ts",
+    testName:
+      "a sync of the directory serves the writers that asked before it began, and no others",
+  },
+  {
+    breaks: "a sync write leaves the temporary file of an older one",
+    file: "_core.ts",
+    edits: [["if (older !== undefined) yield* removeOlder(older);", ""]],
+    testFile: "order_test.ts",
+    testName:
+      "a sync write is not overtaken by an older async one that is at its rename",
+  },
+  {
+    breaks: "an async write does not look whether it was overtaken",
+    file: "_order.ts",
+    edits: [[
+      "if (entry.overtakenBy !== undefined) throw new Overtaken();",
+      "",
+    ]],
+    testFile: "order_model_test.ts",
+    testName: "the disk, the receipts and the errors agree with call order",
+  },
+  {
+    breaks: "a sync write is no more durable than it was asked to be",
+    file: "_write.ts",
+    edits: [[
+      "const durability = durabilityToOvertake(path, request.durability);",
+      "durabilityToOvertake(path, request.durability); const { durability } = request;",
+    ]],
+    testFile: "order_test.ts",
+    testName: "a sync write keeps the promises of those that it overtakes",
+  },
+  {
+    breaks: "what is superseded is not performed when the newest fails",
+    file: "_order.ts",
+    edits: [[
+      "      this.#waiting.unshift(...followers);\n",
+      "      for (const follower of followers) follower.settleAs(outcome);\n",
+    ]],
+    testFile: "order_test.ts",
+    testName:
+      "the newest failing before its rename makes the waiting one happen",
+  },
+  {
+    breaks: "the payloads of superseded writes are kept",
+    file: "_order.ts",
+    edits: [["if (isSuperseded) old.write.payload = undefined;", ""]],
+    testFile: "order_test.ts",
+    testName: "memory does not grow with what is superseded",
+  },
+  {
+    breaks: "createNew is skipped like any other write",
+    file: "_write.ts",
+    edits: [[
+      "kind: createNew ? undefined : kindOf(request),",
+      "kind: kindOf(request),",
+    ]],
+    testFile: "order_test.ts",
+    testName:
+      "createNew does not take the place of a write that was called before it",
+  },
+  {
+    breaks: "a stream that never had its turn keeps its temporary file",
+    file: "_stream_write.ts",
+    edits: [["if (!isPerformed) await this.discard(undefined);", ""]],
+    testFile: "streams_test.ts",
+    testName:
+      "a stream that is aborted or overtaken while it waits for its turn leaves nothing",
+  },
+  {
+    breaks: "a source that is left early is not told",
+    file: "_source.ts",
+    edits: [["if (!isDone) leave(iterator);", ""]],
+    testFile: "streams_test.ts",
+    testName: "a source that hangs is ended by the signal, and told so",
+  },
+  {
+    breaks: "the beginning of a line is kept without a copy",
+    file: "_lines.ts",
+    edits: [["part.slice(0, room)", "part.subarray(0, room)"]],
+    testFile: "jsonl_test.ts",
+    testName:
+      "whatever the bytes and however they are cut, the reader agrees with a slow and obvious one",
   },
   {
     breaks: "large writes are made on the event loop's thread",

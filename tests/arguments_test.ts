@@ -169,20 +169,23 @@ for (const form of FORMS) {
       writeFileSync(path, "old");
       for (
         const [name, value, message] of [
-          ["writeText", 5, /^Text must be a string: received the number 5/],
+          [
+            "writeText",
+            5,
+            /^Text must be a string, or a source of strings: received the number 5/,
+          ],
           [
             "writeText",
             undefined,
-            /^Text must be a string: received undefined/,
+            /^Text must be a string, or a source of strings: received undefined/,
           ],
           ["writeText", new Uint8Array(1), /writeBytesAtomic/],
           [
             "writeBytes",
             "text",
-            /^Bytes must be a Uint8Array: received the string "text"; text is written with writeTextAtomic/,
+            /^Bytes must be a Uint8Array, or a source of them: received the string "text"; text is written with writeTextAtomic/,
           ],
           ["writeBytes", new ArrayBuffer(1), /an instance of ArrayBuffer/],
-          ["writeBytes", [1, 2], /an instance of Array/],
           ["writeBytes", new Uint16Array(1), /an instance of Uint16Array/],
           [
             "writeBytes",

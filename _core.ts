@@ -56,7 +56,7 @@ import {
 import { retrying } from "./_retry.ts";
 import { NOT_CAPABLE, type OpenFile, type Port } from "./_runtime/port.ts";
 import { isPlanted } from "./_sticky.ts";
-import type { Target, TargetRequest } from "./_target.ts";
+import { lstatIfPresent, type Target, type TargetRequest } from "./_target.ts";
 import {
   createTemporary,
   removeTemporary,
@@ -69,8 +69,8 @@ export interface WriteRequest extends TargetRequest, MetadataRequest {}
 /** A write between its first system call and its last. */
 export interface StagedWrite {
   readonly port: Port;
-  readonly request: WriteRequest;
-  readonly target: Target;
+  request: WriteRequest;
+  target: Target;
   intended: IntendedMetadata;
   /** The name that must be removed should the write fail now; none once committed. */
   temporary: string | undefined;
@@ -163,6 +163,21 @@ export function* append(
     offset += taken;
     write.bytes += taken;
   }
+}
+
+/** Looks again at what will be replaced: a stream may be committed long after it was staged. */
+export function* lookAgain(write: StagedWrite): Protocol<void> {
+  const { port, request, target } = write;
+  const status = yield* lstatIfPresent(target.path);
+  const existing = status?.kind === "file" ? status : undefined;
+  const absent = status === undefined;
+  write.target = { ...target, existing, absent };
+  const intended = intendedMetadata(port, request, existing);
+  // Without a mode to keep it is what the kernel gave the file.
+  write.intended = {
+    ...intended,
+    mode: intended.mode ?? write.intended.mode,
+  };
 }
 
 /** Makes the temporary file what the target shall be, synced and closed. */

@@ -66,7 +66,9 @@ function performAsync(
   { name, args, syncs }: Call,
 ): Promise<unknown> {
   const perform = () => Reflect.apply(port.async[name], port.async, args);
-  return syncs === undefined ? perform() : shareSync(port, syncs, perform);
+  return syncs === undefined
+    ? perform()
+    : shareSync(port, syncs.path, syncs.handle, perform);
 }
 
 function failure(port: Port, call: Call, error: unknown): SystemCallError {

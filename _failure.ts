@@ -52,7 +52,8 @@ export function explain(
   if (error instanceof Refusal) {
     const { code } = error;
     const refused = code === "EEXIST" ? AlreadyExistsError : AtomicError;
-    return new refused(message(error.message), { ...attempt, code });
+    const cause = error.cause === undefined ? {} : { cause: error.cause };
+    return new refused(message(error.message), { ...attempt, code, ...cause });
   }
   if (!(error instanceof SystemCallError)) return error;
   const { syscall, committed, cause } = error;

@@ -58,7 +58,7 @@ export function enterLine(
   return new Promise((resolve, reject) => {
     let line = lines.get(path);
     if (line === undefined) lines.set(path, line = new Line(path));
-    line.add(new Entry(write, resolve, reject));
+    line.add(new Entry(line, write, resolve, reject));
   });
 }
 
@@ -106,7 +106,11 @@ class Entry {
   readonly write: OrderedWrite;
   readonly #resolve: (receipt: WriteReceipt) => void;
   readonly #reject: (error: unknown) => void;
-  readonly #onAbort = (): void => this.reject(this.write.signal?.reason);
+  readonly #onAbort = (): void => {
+    this.reject(this.write.signal?.reason);
+    this.#line.forget(this);
+  };
+  readonly #line: Line;
   readonly #isStream: boolean;
   isSettled = false;
   staged: StagedWrite | undefined;
@@ -116,10 +120,12 @@ class Entry {
   overtakenBy: Outcome | undefined;
 
   constructor(
+    line: Line,
     write: OrderedWrite,
     resolve: (receipt: WriteReceipt) => void,
     reject: (error: unknown) => void,
   ) {
+    this.#line = line;
     this.write = write;
     this.#resolve = resolve;
     this.#reject = reject;
@@ -193,6 +199,13 @@ class Line {
     if (this.running === undefined) void this.#run();
   }
 
+  /** It does not wait any more. */
+  forget(entry: Entry): void {
+    const isOther = (other: Entry) => other !== entry;
+    this.#waiting = this.#waiting.filter(isOther);
+    this.#followers = this.#followers.filter(isOther);
+  }
+
   overtake(outcome: Outcome): void {
     for (const entry of this.entries) {
       if (entry === this.running) entry.overtakenBy = outcome;
@@ -235,14 +248,11 @@ class Line {
     const group = this.#waiting.splice(0, end === -1 ? Infinity : end);
     const newest = group.pop() ?? oldest;
     if (newest.canBePerformed) {
-      this.#followers.push(...group);
+      this.#followers = group;
       return newest;
     }
-    // Their newest are gone. Whatever comes next takes their place as well.
-    this.#followers.push(...group, newest);
-    const next = this.#takeNext();
-    if (next === undefined) this.#giveUp();
-    return next;
+    this.#giveUp([...group, newest]);
+    return this.#takeNext();
   }
 
   async #perform(entry: Entry, hasWaited: boolean): Promise<Outcome> {
@@ -285,6 +295,11 @@ class Line {
       // What robbed it failed after all, so its turn has not passed.
       entry.isRobbed = false;
       this.#waiting.unshift(...followers, entry);
+    } else if (entry.isRobbed && failedWith(error, "ENOENT")) {
+      const reason =
+        "a newer synchronous write removed its temporary file, and failed: write it again";
+      entry.reject(new Refusal("SUPERSEDED", reason));
+      this.#waiting.unshift(...followers);
     } else if (error instanceof SystemCallError && error.committed !== false) {
       entry.reject(error);
       for (const follower of followers) follower.settleAs(outcome);
@@ -296,15 +311,12 @@ class Line {
   }
 
   /** Their payloads are gone, and what should have taken their place failed. */
-  #giveUp(): void {
+  #giveUp(entries: readonly Entry[]): void {
     const reason = new Refusal(
       "SUPERSEDED",
       "newer writes were to take its place, and failed: write it again",
     );
     reason.cause = this.#lastError;
-    for (const follower of this.#followers) {
-      follower.settleAs({ error: reason });
-    }
-    this.#followers = [];
+    for (const entry of entries) entry.settleAs({ error: reason });
   }
 }

@@ -22,7 +22,7 @@ export interface Call {
    */
   readonly cost: "inline" | "cheap" | "blocking";
   /** The directory a sync is for: one that begins later will do as well, whoever makes it. */
-  readonly syncs?: string;
+  readonly syncs?: { readonly path: string; readonly handle: OpenFile };
 }
 
 /** A sequence of system calls that ends in a `T`. */
@@ -60,7 +60,12 @@ export function* syncDirectory(
   handle: OpenFile,
   path: string,
 ): Protocol<void> {
-  yield { name: "fsync", args: [handle], cost: "blocking", syncs: path };
+  yield {
+    name: "fsync",
+    args: [handle],
+    cost: "blocking",
+    syncs: { path, handle },
+  };
 }
 
 /** A call of at most this many bytes is cheaper inline than as a thread-pool hop. */

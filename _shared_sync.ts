@@ -6,20 +6,22 @@
  * @module
  */
 
-import type { Port } from "./_runtime/port.ts";
+import type { OpenFile, Port } from "./_runtime/port.ts";
 
 interface Round {
+  readonly handle: OpenFile;
   readonly done: Promise<void>;
   /** Begins when this one ends. */
-  next: Promise<void> | undefined;
+  next: { readonly handle: OpenFile; readonly done: Promise<void> } | undefined;
 }
 
 const roundsByPort = new WeakMap<Port, Map<string, Round>>();
 
-/** Waits for a sync of `directory` that begins now or later; `sync` performs it if nobody else's does. */
+/** Waits for a sync of the directory at `path` that begins now or later; `sync` performs it if nobody else's does. */
 export function shareSync(
   port: Port,
-  directory: string,
+  path: string,
+  handle: OpenFile,
   sync: () => Promise<void>,
 ): Promise<void> {
   let rounds = roundsByPort.get(port);
@@ -27,17 +29,33 @@ export function shareSync(
   const open = rounds;
 
   const begin = (): Promise<void> => {
-    const round: Round = { done: sync(), next: undefined };
-    open.set(directory, round);
+    const round: Round = { handle, done: sync(), next: undefined };
+    open.set(path, round);
     const end = () => {
-      if (round.next === undefined) open.delete(directory);
+      if (round.next === undefined) open.delete(path);
     };
     round.done.then(end, end);
     return round.done;
   };
 
-  const running = open.get(directory);
+  const running = open.get(path);
   if (running === undefined) return begin();
-  // It may have begun before our rename.
-  return running.next ??= running.done.then(begin, begin);
+  const { next } = running;
+  // Another directory may have that path by now.
+  if (!isSame(port, handle, (next ?? running).handle)) return sync();
+  if (next !== undefined) return next.done;
+  // The running one may have begun before our rename.
+  const done = running.done.then(begin, begin);
+  running.next = { handle, done };
+  return done;
+}
+
+function isSame(port: Port, one: OpenFile, other: OpenFile): boolean {
+  try {
+    const { dev, ino } = port.sync.fstat(one);
+    const status = port.sync.fstat(other);
+    return status.dev === dev && status.ino === ino;
+  } catch {
+    return false;
+  }
 }

@@ -15,9 +15,10 @@ const waiting = new Set<() => void>();
 /** Runs `write` when its turn has come, at once if there is room. */
 export async function inSlot<T>(
   write: (hasWaited: boolean) => Promise<T>,
+  signal: AbortSignal | undefined,
 ): Promise<T> {
   const mustWait = free === 0;
-  if (mustWait) await new Promise<void>((resolve) => waiting.add(resolve));
+  if (mustWait) await waitForSlot(signal);
   else free--;
   try {
     return await write(mustWait);
@@ -32,4 +33,21 @@ export async function inSlot<T>(
       next();
     }
   }
+}
+
+/** Until a slot is handed over, or the signal ends the waiting. */
+function waitForSlot(signal: AbortSignal | undefined): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const take = () => {
+      signal?.removeEventListener("abort", leave);
+      resolve();
+    };
+    const leave = () => {
+      waiting.delete(take);
+      reject(signal?.reason);
+    };
+    signal?.throwIfAborted();
+    signal?.addEventListener("abort", leave, { once: true });
+    waiting.add(take);
+  });
 }

@@ -126,16 +126,18 @@ class OpenSnapshot implements Snapshot {
   }
 
   #whole(request: ReadRequest): Promise<Uint8Array<ArrayBuffer>> {
+    const file = this.#file;
     return this.#inTurn(() =>
-      runAsync(this.#port, readFrom(this.#open(), request))
+      runAsync(this.#port, readFrom(opened(file), request))
     );
   }
 
   #readAt(position: number): Promise<Uint8Array<ArrayBuffer>> {
     const chunk = new Uint8Array(CHUNK_BYTES);
+    const file = this.#file;
     return this.#inTurn(async () => {
       this.#request.signal?.throwIfAborted();
-      const read = blockingCall("read", this.#open(), chunk, position);
+      const read = blockingCall("read", opened(file), chunk, position);
       return chunk.subarray(0, await runAsync(this.#port, read));
     });
   }
@@ -147,9 +149,10 @@ class OpenSnapshot implements Snapshot {
     this.#last = result.catch(() => {});
     return result;
   }
+}
 
-  #open(): OpenFile {
-    if (this.#file !== undefined) return this.#file;
-    throw new Refusal("CLOSED", "the snapshot is disposed of");
-  }
+/** The file as it was when the call was made: what was asked for before the disposal is still read. */
+function opened(file: OpenFile | undefined): OpenFile {
+  if (file !== undefined) return file;
+  throw new Refusal("CLOSED", "the snapshot is disposed of");
 }

@@ -23,26 +23,40 @@ export function isIterable(value: unknown): value is Iterable<unknown> {
     Symbol.iterator in value && !ArrayBuffer.isView(value);
 }
 
+/** The chunks of a source, one by one. */
+export interface Chunks<T> extends AsyncIterable<T> {
+  /** Tells the source that it is left. */
+  leave(): void;
+}
+
 /**
- * The chunks of a source, one by one. The signal ends it also while the source
- * hangs; and a source that is left early is told so.
+ * The chunks of a source. The signal ends them also while the source hangs; and
+ * a source that is left early is told so.
  */
-export async function* chunksOf<T>(
+export function chunksOf<T>(
   source: Source<T>,
   signal: AbortSignal | undefined,
+): Chunks<T> {
+  const begin = () => iteratorOf(source);
+  return {
+    leave: () => leave(begin()),
+    [Symbol.asyncIterator]: () => iterate(begin(), signal),
+  };
+}
+
+async function* iterate<T>(
+  iterator: AsyncIterator<T> | Iterator<T>,
+  signal: AbortSignal | undefined,
 ): AsyncGenerator<T, void, undefined> {
-  const isAsync = Symbol.asyncIterator in source;
-  const iterator: AsyncIterator<T> | Iterator<T> = isAsync
-    ? source[Symbol.asyncIterator]()
-    : source[Symbol.iterator]();
   const interruption = new Interruption(signal);
   let isDone = false;
   try {
     for (;;) {
       signal?.throwIfAborted();
       const step = iterator.next();
-      const { done, value } =
-        await (step instanceof Promise ? interruption.waitFor(step) : step);
+      const { done, value } = "then" in step
+        ? await interruption.waitFor(Promise.resolve(step))
+        : step;
       if (done === true) {
         isDone = true;
         return;
@@ -56,10 +70,41 @@ export async function* chunksOf<T>(
   }
 }
 
+function iteratorOf<T>(
+  source: Source<T>,
+): AsyncIterator<T> | Iterator<T> {
+  if ("getReader" in source) return readerOf(source);
+  return Symbol.asyncIterator in source
+    ? source[Symbol.asyncIterator]()
+    : source[Symbol.iterator]();
+}
+
+/** By a reader: the iterator of a stream can only be left when its next chunk has come. */
+function readerOf<T>(stream: ReadableStream<T>): AsyncIterator<T> {
+  const reader = stream.getReader();
+  return {
+    async next() {
+      const step = await reader.read();
+      if (step.done) {
+        reader.releaseLock();
+        return { done: true, value: undefined };
+      }
+      return { done: false, value: step.value };
+    },
+    async return() {
+      await reader.cancel();
+      reader.releaseLock();
+      return { done: true, value: undefined };
+    },
+  };
+}
+
 function leave(iterator: AsyncIterator<unknown> | Iterator<unknown>): void {
   try {
     const left = iterator.return?.();
-    if (left instanceof Promise) left.catch(() => {});
+    if (left !== undefined && "then" in left) {
+      Promise.resolve(left).catch(() => {});
+    }
   } catch {
     // There is an error already, and that one is told.
   }

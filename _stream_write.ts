@@ -11,6 +11,7 @@ import {
   type Company,
   confirm,
   discard,
+  lookAgain,
   seal,
   stage,
   type StagedWrite,
@@ -120,8 +121,12 @@ export class StreamWrite {
         },
       });
     } finally {
-      // Aborted or overtaken while it waited.
-      if (!isPerformed) await this.discard(undefined);
+      // Aborted or overtaken while it waited. Not before the last chunk is
+      // written: its descriptor may be another file's by then.
+      if (!isPerformed) {
+        await appended.catch(() => {});
+        await this.discard(undefined);
+      }
     }
   }
 
@@ -130,6 +135,7 @@ export class StreamWrite {
     try {
       company.staged(write);
       for (const piece of this.#gatherer.rest()) yield* append(write, piece);
+      yield* lookAgain(write);
       yield* seal(write);
       yield* commit(write, company);
       return yield* confirm(write);

@@ -123,7 +123,10 @@ function* followLinks(
   );
 }
 
-function* lstatIfPresent(path: string): Protocol<FileStatus | undefined> {
+/** The status of what is there, if anything is. */
+export function* lstatIfPresent(
+  path: string,
+): Protocol<FileStatus | undefined> {
   try {
     return yield* call("lstat", path);
   } catch (error) {

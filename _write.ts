@@ -12,6 +12,7 @@ import {
   type StagedWrite,
   type WriteRequest,
 } from "./_core.ts";
+import { openToSync } from "./_directories.ts";
 import { runAsync, runInline, runSync } from "./_drive.ts";
 import { type Attempt, explain } from "./_failure.ts";
 import {
@@ -33,7 +34,7 @@ import { type Protocol, SystemCallError } from "./_protocol.ts";
 import { currentPort } from "./_runtime/current.ts";
 import type { Port } from "./_runtime/port.ts";
 import { inSlot } from "./_slots.ts";
-import { chunksOf, type Source } from "./_source.ts";
+import { type Chunks, chunksOf, type Source } from "./_source.ts";
 import { Gatherer, ProgressCount, StreamWrite } from "./_stream_write.ts";
 import { locateTarget, resolveTarget, type Target } from "./_target.ts";
 
@@ -115,11 +116,12 @@ export async function writeFrom<S>(
   source: Source<S>,
   { port, attempt, request, onProgress, encode }: SourceWrite<S>,
 ): Promise<WriteReceipt> {
+  const chunks = chunksOf(source, request.signal);
   try {
-    const write = await StreamWrite.begin(port, request);
+    const write = await beginFor(chunks, port, request);
     const progress = new ProgressCount(onProgress);
     try {
-      for await (const chunk of chunksOf(source, request.signal)) {
+      for await (const chunk of chunks) {
         const bytes = encode(chunk, progress.records);
         progress.records++;
         if (bytes.length > 0 && await write.append(bytes)) {
@@ -135,6 +137,20 @@ export async function writeFrom<S>(
     return await write.commit(Promise.resolve());
   } catch (error) {
     throw explain(port, attempt, error);
+  }
+}
+
+/** A source that is not begun at all is left all the same. */
+async function beginFor(
+  chunks: Chunks<unknown>,
+  port: Port,
+  request: WriteRequest,
+): Promise<StreamWrite> {
+  try {
+    return await StreamWrite.begin(port, request);
+  } catch (error) {
+    chunks.leave();
+    throw error;
   }
 }
 
@@ -203,7 +219,7 @@ function inCallOrder(
           port,
           performWhole(port, request, target, bytes, progress),
         );
-      }),
+      }, signal),
   };
   return [located.path, ordered];
 }
@@ -254,11 +270,27 @@ function* writeOvertaking(
   request.signal?.throwIfAborted();
   const target = yield* resolveTarget(port, request);
   const { path } = target;
-  const durability = durabilityToOvertake(path, request.durability);
-  const strong = { ...request, durability };
   const company = overtaking(path);
+  // Last, since the source may have called other writes of the same file.
+  function* appendAndStrengthen(write: StagedWrite): Protocol<void> {
+    yield* appendAll(write);
+    const durability = durabilityToOvertake(path, request.durability);
+    if (durability === request.durability) return;
+    write.request = { ...request, durability };
+    write.directory ??= yield* openToSync(
+      port,
+      write.request,
+      target.directory,
+    );
+  }
   try {
-    const receipt = yield* replace(port, strong, target, appendAll, company);
+    const receipt = yield* replace(
+      port,
+      request,
+      target,
+      appendAndStrengthen,
+      company,
+    );
     settleOvertaken(path, { receipt });
     return receipt;
   } catch (error) {

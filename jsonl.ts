@@ -32,6 +32,7 @@ import type {
 } from "./_options.ts";
 import { promised } from "./_promised.ts";
 import { isIterable, isSource } from "./_source.ts";
+import { encodeText } from "./_utf8.ts";
 import {
   END,
   prepare,
@@ -232,14 +233,12 @@ function prepareRecords(
     given,
   );
   const { trailingNewline = true, onProgress } = options;
-  const encoder = new TextEncoder();
   /** Lines are encoded many at a time: a buffer for each would cost more than its JSON. */
   let lines = "";
   const encode = (record: unknown, index: number) => {
     if (record === END) {
-      return encoder.encode(
-        trailingNewline && index > 0 ? `${lines}\n` : lines,
-      );
+      const rest = trailingNewline && index > 0 ? `${lines}\n` : lines;
+      return encodeText(rest, attempt);
     }
     const json = stringifyJson(
       record,
@@ -249,7 +248,7 @@ function prepareRecords(
     );
     lines += index > 0 ? `\n${json}` : json;
     if (lines.length < BATCH_CHARACTERS) return NOTHING;
-    const bytes = encoder.encode(lines);
+    const bytes = encodeText(lines, attempt);
     lines = "";
     return bytes;
   };

@@ -42,6 +42,8 @@ function status(info: Deno.FileInfo): FileStatus {
     uid: info.uid ?? 0,
     gid: info.gid ?? 0,
     nlink: info.nlink ?? 1,
+    dev: info.dev,
+    ino: info.ino ?? 0,
   };
 }
 

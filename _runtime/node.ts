@@ -43,6 +43,8 @@ function status(stats: Stats): FileStatus {
     uid: stats.uid,
     gid: stats.gid,
     nlink: stats.nlink,
+    dev: stats.dev,
+    ino: stats.ino,
   };
 }
 

@@ -24,6 +24,9 @@ export interface FileStatus {
   readonly uid: number;
   readonly gid: number;
   readonly nlink: number;
+  /** With {@linkcode FileStatus.ino}, which file it is. */
+  readonly dev: number;
+  readonly ino: number;
 }
 
 /** The system calls, each in the form that blocks. */

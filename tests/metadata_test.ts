@@ -58,6 +58,8 @@ function foreignFilePort(path: string, mode: number): FaultPort {
     uid: 4321,
     gid: 4321,
     nlink: 1,
+    dev: 1,
+    ino: 1,
   };
   return new FaultPort().fail("fchown", "EPERM").intercept((
     { name, args: [asked] },

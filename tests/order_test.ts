@@ -1,5 +1,12 @@
 import assert from "node:assert/strict";
-import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
@@ -371,6 +378,143 @@ test("a sync write that fails lets the older ones happen", () =>
       assert.equal(readFileSync(path, "utf8"), `older ${call}\n`);
       assert.deepEqual(leftovers(directory), []);
     }
+  }));
+
+test("nobody is superseded by a write of another kind", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const port = new FaultPort();
+    const { letGo, reached } = hold(port, "fsync");
+    let failures = 2;
+    port.intercept(({ name, args: [, bytes] }) =>
+      name === "write" && bytes instanceof Uint8Array && bytes[0] === 0x61 &&
+        failures-- > 0
+        ? { code: "ENOSPC" }
+        : undefined
+    );
+    await onPort(port, async () => {
+      const first = writeTextAtomic(path, "first");
+      await reached;
+      const group = ["a1", "a2", "a3"].map((text) =>
+        rejection(writeTextAtomic(path, text))
+      );
+      const other = writeTextAtomic(path, "other", { durability: "none" });
+      letGo();
+      await first;
+      const errors = await Promise.all(group);
+      assert.deepEqual(
+        errors.map((error) => error instanceof AtomicError ? error.code : ""),
+        ["SUPERSEDED", "ENOSPC", "ENOSPC"],
+      );
+      const [superseded] = errors;
+      assert.ok(superseded instanceof AtomicError && superseded.cause);
+      assert.equal((await other).superseded, false);
+    });
+    assert.equal(readFileSync(path, "utf8"), "other\n");
+  }));
+
+test("aborted writes take nobody's payload", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const port = new FaultPort();
+    const { letGo, reached } = hold(port, "fsync");
+    await onPort(port, async () => {
+      const first = writeTextAtomic(path, "first");
+      await reached;
+      const kept = writeTextAtomic(path, "kept");
+      for (let index = 0; index < 5; index++) {
+        const controller = new AbortController();
+        const { signal } = controller;
+        const aborted = rejection(writeTextAtomic(path, "no", { signal }));
+        controller.abort("enough");
+        assert.equal(await aborted, "enough");
+      }
+      letGo();
+      await first;
+      assert.equal((await kept).superseded, false);
+    });
+    assert.equal(readFileSync(path, "utf8"), "kept\n");
+  }));
+
+test("a sync source that calls an async write keeps its promise", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    let inner: Promise<WriteReceipt> | undefined;
+    const receipt = writeTextAtomicSync(
+      path,
+      (function* () {
+        yield "a";
+        inner = writeTextAtomic(path, "inner");
+        yield "b";
+      })(),
+      { durability: "none" },
+    );
+    assert.equal(receipt.directorySynced, true);
+    const settled = await inner;
+    assert.equal(settled?.superseded, true);
+    assert.equal(settled?.directorySynced, true);
+    assert.equal(readFileSync(path, "utf8"), "ab\n");
+  }));
+
+test("a write that waits for one of 64 slots is aborted at once", () =>
+  inScratch(async (directory) => {
+    const port = new FaultPort();
+    let letGo = () => {};
+    const open = new Promise<void>((resolve) => letGo = resolve);
+    const real = new FaultPort();
+    port.intercept(({ name, form, args }) =>
+      name === "fsync" && form === "async"
+        ? {
+          result: open.then(() =>
+            Reflect.apply(real.async.fsync, real.async, args)
+          ),
+        }
+        : undefined
+    );
+    await onPort(port, async () => {
+      const held = Array.from(
+        { length: 64 },
+        (_, index) => writeTextAtomic(join(directory, `f${index}`), "held"),
+      );
+      const controller = new AbortController();
+      const { signal } = controller;
+      const waiting = rejection(
+        writeTextAtomic(join(directory, "waiting"), "new", { signal }),
+      );
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      controller.abort("enough");
+      assert.equal(await waiting, "enough");
+      letGo();
+      await Promise.all(held);
+      await writeTextAtomic(join(directory, "waiting"), "now");
+    });
+  }));
+
+test("a directory that took another's place is synced itself", () =>
+  inScratch(async (directory) => {
+    const shared = join(directory, "d");
+    mkdirSync(shared);
+    const port = new FaultPort();
+    const { letGo, reached } = hold(port, "fsync", 1);
+    const synced: number[] = [];
+    port.intercept(({ name, args: [file] }) => {
+      const { path } = (file ?? {}) as { path?: string };
+      if (name === "fsync" && path === shared) {
+        synced.push(port.sync.fstat(file as never).ino);
+      }
+      return undefined;
+    });
+    await onPort(port, async () => {
+      const first = writeTextAtomic(join(shared, "first"), "1");
+      await reached;
+      renameSync(shared, join(directory, "old"));
+      mkdirSync(shared);
+      const second = writeTextAtomic(join(shared, "second"), "2");
+      await second;
+      letGo();
+      await first;
+    });
+    assert.ok(synced.includes(statSync(shared).ino));
   }));
 
 test("memory does not grow with what is superseded", () =>

@@ -42,6 +42,8 @@ for (const [form, calls] of FORMS) {
         uid: own.uid,
         gid: own.gid,
         nlink: 1,
+        dev: own.dev,
+        ino: own.ino,
       });
       await calls.close(file);
 

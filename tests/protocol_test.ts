@@ -439,7 +439,7 @@ test("writers that have too few descriptors do not wait for each other's", () =>
           { length: 100 },
           (_, index) =>
             writeTextAtomic(join(directory, `f${index}`), "new", {
-              retryMs: 60_000,
+              retryMs: 10_000,
             }),
         ),
       ));

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import {
@@ -392,6 +392,97 @@ test(
       assert.equal(readFileSync(path, "utf8"), "999\n");
     }),
 );
+
+test("a stream that is overtaken closes nothing while a chunk is being written", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const port = new FaultPort();
+    let letGo = () => {};
+    const slow = new Promise<void>((resolve) => letGo = resolve);
+    let written: unknown;
+    let isClosedTooEarly = false;
+    const real = new FaultPort();
+    port.intercept(({ name, args, form }) => {
+      const [file, bytes] = args as [unknown, Uint8Array];
+      if (name === "close" && file === written) isClosedTooEarly = true;
+      if (name !== "write" || form !== "async" || bytes.length < 300_000) {
+        return undefined;
+      }
+      written = file;
+      const perform = async () => {
+        const taken = await Reflect.apply(real.async.write, real.async, args);
+        written = undefined;
+        return taken;
+      };
+      return { result: slow.then(perform) };
+    });
+    await onPort(port, async () => {
+      const writer = await openAtomicWriter(path);
+      const running = writeTextAtomic(path, "running");
+      const writing = writer.write(new Uint8Array(400_000));
+      const commit = writer.commit();
+      while (written === undefined) {
+        await new Promise((resolve) => setTimeout(resolve, 1));
+      }
+      writeTextAtomicSync(path, "sync");
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      letGo();
+      await Promise.all([running, writing]);
+      assert.equal((await commit).superseded, true);
+      assert.equal(openHandles(port), 0);
+    });
+    assert.equal(isClosedTooEarly, false);
+    assert.equal(readFileSync(path, "utf8"), "sync\n");
+    assert.deepEqual(leftovers(directory), []);
+  }));
+
+test("a stream keeps the mode that the file has when it is committed", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const writer = await openAtomicWriter(path);
+    await writer.write(encode("stream"));
+    await writeTextAtomic(path, "secret", { mode: 0o600 });
+    const receipt = await writer.commit();
+    assert.equal(receipt.created, false);
+    assert.equal(statSync(path).mode & 0o777, 0o600);
+    assert.equal(readFileSync(path, "utf8"), "stream");
+  }));
+
+test("a stream whose source hangs is cancelled, and so is one whose file cannot be written", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    writeFileSync(path, "old");
+    for (const isHanging of [true, false]) {
+      let isCancelled = false;
+      const stream = new ReadableStream<Uint8Array>({
+        pull: () => new Promise(() => {}),
+        cancel() {
+          isCancelled = true;
+        },
+      });
+      const controller = new AbortController();
+      if (isHanging) setTimeout(() => controller.abort("enough"), 5);
+      await rejection(
+        writeBytesAtomic(path, stream, {
+          signal: controller.signal,
+          createNew: !isHanging,
+        }),
+      );
+      await new Promise((resolve) => setTimeout(resolve, 1));
+      assert.equal(isCancelled, true, `${isHanging}`);
+    }
+  }));
+
+test("what a snapshot was asked for before it is disposed of is still read", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    writeFileSync(path, "text");
+    const snapshot = await openSnapshot(path);
+    const bytes = snapshot.bytes();
+    const disposed = snapshot[Symbol.asyncDispose]();
+    assert.deepEqual(await bytes, encode("text"));
+    await disposed;
+  }));
 
 test("a snapshot of what is missing, a directory, or not UTF-8 is an error", () =>
   inScratch(async (directory) => {

@@ -330,8 +330,8 @@ const CONTROLS: readonly Control[] = [
     breaks: "a sync of the directory that began earlier is shared",
     file: "_shared_sync.ts",
     edits: [[
-      "return running.next ??= running.done.then(begin, begin);",
-      "return running.done;",
+      "const done = running.done.then(begin, begin);",
+      "const done = running.done;",
     ]],
     testFile: "order_test.ts",
     testName:
@@ -369,7 +369,7 @@ const CONTROLS: readonly Control[] = [
     breaks: "what is superseded is not performed when the newest fails",
     file: "_order.ts",
     edits: [[
-      "      this.#waiting.unshift(...followers);\n",
+      "      this.#lastError = error;\n      this.#waiting.unshift(...followers);\n",
       "      for (const follower of followers) follower.settleAs(outcome);\n",
     ]],
     testFile: "order_test.ts",
@@ -397,10 +397,18 @@ const CONTROLS: readonly Control[] = [
   {
     breaks: "a stream that never had its turn keeps its temporary file",
     file: "_stream_write.ts",
-    edits: [["if (!isPerformed) await this.discard(undefined);", ""]],
+    edits: [["        await this.discard(undefined);\n", ""]],
     testFile: "streams_test.ts",
     testName:
       "a stream that is aborted or overtaken while it waits for its turn leaves nothing",
+  },
+  {
+    breaks: "a stream that lost its turn is closed under a running write",
+    file: "_stream_write.ts",
+    edits: [["        await appended.catch(() => {});\n", ""]],
+    testFile: "streams_test.ts",
+    testName:
+      "a stream that is overtaken closes nothing while a chunk is being written",
   },
   {
     breaks: "a source that is left early is not told",

@@ -50,12 +50,9 @@ export function shareSync(
   return done;
 }
 
+/** Both are open: whoever waits for a sync holds its handle. */
 function isSame(port: Port, one: OpenFile, other: OpenFile): boolean {
-  try {
-    const { dev, ino } = port.sync.fstat(one);
-    const status = port.sync.fstat(other);
-    return status.dev === dev && status.ino === ino;
-  } catch {
-    return false;
-  }
+  const { dev, ino } = port.sync.fstat(one);
+  const status = port.sync.fstat(other);
+  return status.dev === dev && status.ino === ino;
 }

@@ -253,10 +253,10 @@ test("withDefaults binds them too", () =>
 /** A slow and obvious reader: all in memory, one line after the other. */
 function referenceRead(bytes: Uint8Array): {
   values: unknown[];
-  errors: { line: number; byteOffset: number }[];
+  errors: { line: number; byteOffset: number; exact?: number }[];
 } {
   const values: unknown[] = [];
-  const errors: { line: number; byteOffset: number }[] = [];
+  const errors: { line: number; byteOffset: number; exact?: number }[] = [];
   let start = 0;
   for (let line = 1; start < bytes.length; line++) {
     const newline = bytes.indexOf(0x0a, start);
@@ -265,13 +265,20 @@ function referenceRead(bytes: Uint8Array): {
     if (line === 1 && [0xef, 0xbb, 0xbf].every((b, i) => bytes[i] === b)) {
       from += 3;
     }
+    let text: string | undefined;
     try {
-      const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
-        .decode(bytes.slice(from, end));
+      text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
+        .decode(bytes.slice(from, end)).replace(/\r$/, "");
       // JSON's own idea of white space.
       if (!/^[ \t\r]*$/.test(text)) values.push(JSON.parse(text));
-    } catch {
-      errors.push({ line, byteOffset: from });
+    } catch (error) {
+      // Where the runtime tells the position, it must be ours.
+      const [, position] = /at position (\d+)/.exec(String(error)) ?? [];
+      const exact = text === undefined || position === undefined ? {} : {
+        exact: from +
+          new TextEncoder().encode(text.slice(0, Number(position))).length,
+      };
+      errors.push({ line, byteOffset: from, ...exact });
     }
     start = end + 1;
   }
@@ -327,6 +334,8 @@ test(
                   expected.errors.map(({ line }) => line),
                 );
                 for (const [index, error] of errors.entries()) {
+                  const exact = expected.errors[index]?.exact;
+                  assert.equal(error.byteOffset, exact ?? error.byteOffset);
                   const lineStart = expected.errors[index]?.byteOffset ?? -1;
                   const next = bytes.indexOf(0x0a, lineStart);
                   const lineEnd = next === -1 ? bytes.length : next;

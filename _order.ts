@@ -281,6 +281,7 @@ class Line {
     this.#followers = [];
     if ("receipt" in outcome) {
       entry.resolve(outcome.receipt);
+      this.#lastError = undefined;
       for (const follower of followers) follower.settleAs(outcome);
       return;
     }

@@ -12,6 +12,13 @@ import { isPlainObject } from "./_plain_object.ts";
 import type { ParseError } from "./errors.ts";
 
 /**
+ * Bytes over memory of their own, that nobody else sees: `Uint8Array<ArrayBuffer>`
+ * to compilers that know this type, which TypeScript does from 5.7 on, and
+ * `Uint8Array` to older ones.
+ */
+export type OwnBytes = ReturnType<typeof Uint8Array.of>;
+
+/**
  * What is waited for before a write resolves.
  *
  * - `"full"`: the new content survives a power cut (file and directory synced).

@@ -11,6 +11,7 @@ import {
   checkOptions,
   type FallbackOption,
   type OptionKind,
+  type OwnBytes,
   type ReadOptions,
 } from "./_options.ts";
 import { absolutePath } from "./_path.ts";
@@ -34,7 +35,7 @@ export interface WholeRead<T> {
   readonly request: ReadRequest;
   /** The value for a missing file, where the caller gave one. */
   readonly fallback: { readonly value: T } | undefined;
-  readonly decode: (bytes: Uint8Array<ArrayBuffer>) => T;
+  readonly decode: (bytes: OwnBytes) => T;
 }
 
 /** A read, with every option decided. */
@@ -54,7 +55,7 @@ export function prepareRead<T, Options extends ReadOptions & FallbackOption<T>>(
   given: Options,
   capacity: number,
   decode: (
-    bytes: Uint8Array<ArrayBuffer>,
+    bytes: OwnBytes,
     options: Options,
     attempt: Attempt,
   ) => T,
@@ -91,7 +92,7 @@ export const MOST_TEXT_BYTES: number = 2 ** 31 - 1;
 /** Performs a prepared read. */
 export async function read<T>(prepared: WholeRead<T>): Promise<T> {
   const { port, attempt, request, decode } = prepared;
-  let bytes: Uint8Array<ArrayBuffer>;
+  let bytes: OwnBytes;
   try {
     bytes = await runAsync(port, readWhole(port, attempt.path, request));
   } catch (error) {
@@ -103,7 +104,7 @@ export async function read<T>(prepared: WholeRead<T>): Promise<T> {
 /** Performs a prepared read, blocking. */
 export function readSync<T>(prepared: WholeRead<T>): T {
   const { port, attempt, request, decode } = prepared;
-  let bytes: Uint8Array<ArrayBuffer>;
+  let bytes: OwnBytes;
   try {
     bytes = runSync(port, readWhole(port, attempt.path, request));
   } catch (error) {
@@ -127,7 +128,7 @@ export function* readWhole(
   port: Port,
   path: string,
   request: ReadRequest,
-): Protocol<Uint8Array<ArrayBuffer>> {
+): Protocol<OwnBytes> {
   const { file, size } = yield* openFile(port, path, request);
   // In sequence: a pipe has no positions.
   const read = (into: Uint8Array) => blockingCall("read", file, into);
@@ -138,7 +139,7 @@ export function* readWhole(
 export function* readFrom(
   file: OpenFile,
   request: ReadRequest,
-): Protocol<Uint8Array<ArrayBuffer>> {
+): Protocol<OwnBytes> {
   const { size } = yield* call("fstat", file);
   refuseLarger(size, request);
   const read = (into: Uint8Array, position: number) =>
@@ -177,7 +178,7 @@ function* readToEnd(
   read: (into: Uint8Array, position: number) => Protocol<number>,
   size: number,
   request: ReadRequest,
-): Protocol<Uint8Array<ArrayBuffer>> {
+): Protocol<OwnBytes> {
   // One byte more, so that the last read can tell the end without growing.
   let buffer = allocate(size + 1);
   let length = 0;
@@ -216,7 +217,7 @@ function refuseLarger(size: number, { maxBytes, capacity }: ReadRequest): void {
   }
 }
 
-function allocate(length: number): Uint8Array<ArrayBuffer> {
+function allocate(length: number): OwnBytes {
   try {
     return new Uint8Array(length);
   } catch {

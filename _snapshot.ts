@@ -6,7 +6,7 @@
 
 import { runAsync } from "./_drive.ts";
 import { type Attempt, explain } from "./_failure.ts";
-import { checkOptions, type ReadOptions } from "./_options.ts";
+import { checkOptions, type OwnBytes, type ReadOptions } from "./_options.ts";
 import { type Line, LineSplitter } from "./_lines.ts";
 import { absolutePath } from "./_path.ts";
 import { blockingCall, call, Refusal } from "./_protocol.ts";
@@ -24,9 +24,9 @@ import { decodeText } from "./_utf8.ts";
 /** One version of a file. Made by `openSnapshot`. */
 export interface Snapshot extends AsyncDisposable {
   /** Its bytes, from the beginning each time it is read. */
-  readonly readable: ReadableStream<Uint8Array<ArrayBuffer>>;
+  readonly readable: ReadableStream<OwnBytes>;
   /** All of its bytes. */
-  bytes(): Promise<Uint8Array<ArrayBuffer>>;
+  bytes(): Promise<OwnBytes>;
   /** All of it as text; what is no UTF-8 is a `ParseError`. */
   text(): Promise<string>;
   /** Its lines, without what ends them. */
@@ -84,7 +84,7 @@ class OpenSnapshot implements Snapshot {
     this.#file = file;
   }
 
-  get readable(): ReadableStream<Uint8Array<ArrayBuffer>> {
+  get readable(): ReadableStream<OwnBytes> {
     let position = 0;
     return new ReadableStream({
       pull: async (controller) => {
@@ -96,7 +96,7 @@ class OpenSnapshot implements Snapshot {
     }, { highWaterMark: 0 });
   }
 
-  bytes(): Promise<Uint8Array<ArrayBuffer>> {
+  bytes(): Promise<OwnBytes> {
     return this.#whole(this.#request);
   }
 
@@ -125,14 +125,14 @@ class OpenSnapshot implements Snapshot {
     await this.#inTurn(() => runAsync(this.#port, call("close", file)));
   }
 
-  #whole(request: ReadRequest): Promise<Uint8Array<ArrayBuffer>> {
+  #whole(request: ReadRequest): Promise<OwnBytes> {
     const file = this.#file;
     return this.#inTurn(() =>
       runAsync(this.#port, readFrom(opened(file), request))
     );
   }
 
-  #readAt(position: number): Promise<Uint8Array<ArrayBuffer>> {
+  #readAt(position: number): Promise<OwnBytes> {
     const chunk = new Uint8Array(CHUNK_BYTES);
     const file = this.#file;
     return this.#inTurn(async () => {

@@ -18,6 +18,7 @@ import { describe } from "./_describe.ts";
 import { type AtomicWriter, openWriter } from "./_atomic_writer.ts";
 import type {
   FallbackOption,
+  OwnBytes,
   ProgressOption,
   ReadOptions,
   WriteOptions,
@@ -48,6 +49,7 @@ import {
 export type {
   Durability,
   FallbackOption,
+  OwnBytes,
   Owner,
   ProgressOption,
   ReadOptions,
@@ -168,8 +170,8 @@ export function writeBytesAtomicSync(
  */
 export async function readBytes(
   path: string | URL,
-  options: ReadOptions & FallbackOption<Uint8Array<ArrayBuffer>> = {},
-): Promise<Uint8Array<ArrayBuffer>> {
+  options: ReadOptions & FallbackOption<OwnBytes> = {},
+): Promise<OwnBytes> {
   return await read(prepareBytesRead("readBytes", path, options));
 }
 
@@ -195,8 +197,8 @@ export async function readBytes(
  */
 export function readBytesSync(
   path: string | URL,
-  options: ReadOptions & FallbackOption<Uint8Array<ArrayBuffer>> = {},
-): Uint8Array<ArrayBuffer> {
+  options: ReadOptions & FallbackOption<OwnBytes> = {},
+): OwnBytes {
   return readSync(prepareBytesRead("readBytesSync", path, options));
 }
 
@@ -310,8 +312,8 @@ function prepareSource(
 function prepareBytesRead(
   operation: string,
   path: string | URL,
-  options: ReadOptions & FallbackOption<Uint8Array<ArrayBuffer>>,
-): WholeRead<Uint8Array<ArrayBuffer>> {
+  options: ReadOptions & FallbackOption<OwnBytes>,
+): WholeRead<OwnBytes> {
   return prepareRead(
     operation,
     "read",

@@ -89,6 +89,7 @@ test("the lockfiles record no download addresses", () => {
       "package-lock.json",
       "tests/runtimes/package-lock.json",
       "tests/floors/package-lock.json",
+      "tests/consumers/package-lock.json",
     ]
   ) {
     assert.ok(existsSync(new URL(name, root)));

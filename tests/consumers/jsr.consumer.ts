@@ -1,0 +1,220 @@
+/**
+ * What a user of JSR gets: published by the real `deno publish`, imported in a
+ * new folder by the real Deno.
+ *
+ * @module
+ */
+
+import assert from "node:assert/strict";
+import {
+  copyFileSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { inScratch } from "../scratch.ts";
+import {
+  cloneInto,
+  command,
+  DENO,
+  inRepository,
+  tryCommand,
+} from "./command.ts";
+import { type Registry, startRegistry } from "./jsr_registry.ts";
+
+const { exports, version } = JSON.parse(
+  readFileSync(inRepository("deno.json"), "utf8"),
+);
+const entries = Object.keys(exports);
+const readme = readFileSync(inRepository("README.md"), "utf8");
+
+const scope = ["--allow-read=./data", "--allow-write=./data"];
+
+let registry: Registry;
+let env: Record<string, string>;
+let publishing: string;
+
+const { promise: tested, resolve: endOfTests } = Promise.withResolvers<void>();
+let cleaned: Promise<void>;
+
+before(async () => {
+  const { promise: ready, resolve } = Promise.withResolvers<void>();
+  cleaned = inScratch(async (directory) => {
+    await using started = await startRegistry(directory);
+    registry = started;
+    env = { JSR_URL: registry.url, DENO_DIR: join(directory, "deno") };
+    const clone = join(directory, "clone");
+    cloneInto(clone);
+    publishing = await command(
+      [DENO, "publish", "--no-provenance", "--token", "x"],
+      // Else the tools of development would be fetched first.
+      { cwd: clone, env: { ...env, DENO_NO_PACKAGE_JSON: "1" } },
+    );
+    resolve();
+    await tested;
+  });
+  await Promise.race([ready, cleaned]);
+});
+
+after(async () => {
+  endOfTests();
+  await cleaned;
+});
+
+/** Runs `body` in a new folder that has an empty `data`, and nothing else. */
+function asUser<T>(body: (folder: string) => Promise<T>): Promise<T> {
+  return inScratch((folder) => {
+    mkdirSync(join(folder, "data"));
+    return body(folder);
+  });
+}
+
+/** The blocks of the README that import the library. */
+const blocks = Array.from(
+  readme.matchAll(/^```ts\n([\s\S]*?)^```$/gm),
+  ([, code = ""]) => code,
+).filter((code) => code.includes('"jsr:@aj/atomic'));
+
+test("what is published is the modules, the manifest, the README, the changelog and the licence", () => {
+  const published = registry.versions.get(`@aj/atomic/${version}`);
+  assert.ok(published !== undefined, publishing);
+  const modules = [".", "_runtime"].flatMap((folder) =>
+    readdirSync(inRepository(folder))
+      .filter((name) => name.endsWith(".ts"))
+      .map((name) => join("/", folder, name))
+  );
+  const others = ["CHANGELOG.md", "LICENSE", "README.md", "deno.json"];
+  assert.deepEqual(
+    [...published.files.keys()].toSorted(),
+    [...modules, ...others.map((name) => `/${name}`)].toSorted(),
+  );
+});
+
+for (const [index, code] of blocks.entries()) {
+  test(`README block ${index + 1} runs verbatim, type-checked, with read and write on ./data alone`, () =>
+    asUser(async (folder) => {
+      writeFileSync(join(folder, "main.ts"), code);
+      await command(
+        [DENO, "run", "--check", "--no-prompt", ...scope, "main.ts"],
+        { cwd: folder, env },
+      );
+    }));
+}
+
+test("control: without the permission to write the same block is refused, and names the flag", () =>
+  asUser(async (folder) => {
+    writeFileSync(join(folder, "main.ts"), blocks[0] ?? "");
+    const { code, stderr } = await tryCommand(
+      [DENO, "run", "--no-prompt", "--allow-read=./data", "main.ts"],
+      { cwd: folder, env },
+    );
+    assert.notEqual(code, 0);
+    assert.match(stderr, /PermissionScopeError.*--allow-write/s);
+    assert.deepEqual(readdirSync(join(folder, "data")), []);
+  }));
+
+test("the README's blocks pass as documentation tests in a folder that has the README alone", () =>
+  asUser(async (folder) => {
+    copyFileSync(inRepository("README.md"), join(folder, "README.md"));
+    const stdout = await command(
+      [DENO, "test", "--doc", "--no-prompt", ...scope, "README.md"],
+      { cwd: folder, env },
+    );
+    assert.match(stdout, new RegExp(`ok \\| ${blocks.length} passed`));
+  }));
+
+test("a range of versions, `deno add` and an import map entry find it", () =>
+  asUser(async (folder) => {
+    const [block = ""] = blocks;
+    const range = `jsr:@aj/atomic@^${version}`;
+    const run = [DENO, "run", "--check", "--no-prompt", ...scope];
+    writeFileSync(
+      join(folder, "range.ts"),
+      block.replace("jsr:@aj/atomic", range),
+    );
+    await command([...run, "range.ts"], { cwd: folder, env });
+    await command([DENO, "add", "jsr:@aj/atomic"], { cwd: folder, env });
+    writeFileSync(
+      join(folder, "added.ts"),
+      block.replace("jsr:@aj/atomic", "@aj/atomic"),
+    );
+    await command([...run, "added.ts"], { cwd: folder, env });
+    const written = readFileSync(join(folder, "data/visits.json"), "utf8");
+    assert.deepEqual(JSON.parse(written), { visits: 2 });
+  }));
+
+test("every entry is imported, and has the names that it has in the checkout", () =>
+  asUser(async (folder) => {
+    const program = (specifier: (entry: string) => string) =>
+      entries.map((entry, index) =>
+        `import * as e${index} from "${specifier(entry)}";\n` +
+        `console.log(${JSON.stringify(entry)}, Object.keys(e${index}).join());`
+      ).join("\n");
+    const run = (file: string) =>
+      command([DENO, "run", "--check", "--no-prompt", file], {
+        cwd: folder,
+        env,
+      });
+    writeFileSync(
+      join(folder, "registry.ts"),
+      program((entry) => entry.replace(".", "jsr:@aj/atomic")),
+    );
+    writeFileSync(
+      join(folder, "checkout.ts"),
+      program((entry) => `file://${inRepository(exports[entry])}`),
+    );
+    const imported = await run("registry.ts");
+    assert.equal(imported.trimEnd().split("\n").length, entries.length);
+    assert.equal(imported, await run("checkout.ts"));
+  }));
+
+test("no other package is fetched", () =>
+  asUser(async (folder) => {
+    writeFileSync(
+      join(folder, "main.ts"),
+      entries.map((entry) =>
+        `import "${entry.replace(".", "jsr:@aj/atomic")}";`
+      ).join("\n"),
+    );
+    const stdout = await command([DENO, "info", "--json", "main.ts"], {
+      cwd: folder,
+      env,
+    });
+    const { modules, npmPackages } = JSON.parse(stdout);
+    assert.deepEqual(npmPackages, {});
+    for (const { kind, specifier } of modules) {
+      // The types of the calls in _runtime/node.ts; not loaded, and not fetched.
+      if (kind === "node") continue;
+      assert.ok(
+        specifier === `file://${join(folder, "main.ts")}` ||
+          specifier.startsWith(`${registry.url}@aj/atomic/${version}/`),
+        specifier,
+      );
+    }
+  }));
+
+test("what JSR scores: documentation of every entry and every name, no slow types, a README with an example", async () => {
+  const paths = Object.values<string>(exports);
+  const stdout = await command([DENO, "doc", "--json", ...paths], {
+    cwd: inRepository("."),
+  });
+  const { nodes } = JSON.parse(stdout);
+  assert.equal(Object.keys(nodes).length, paths.length);
+  for (
+    const [module, { module_doc: doc }] of Object.entries<Documented>(nodes)
+  ) {
+    assert.ok((doc?.doc ?? "") !== "", `${module} has no description`);
+  }
+  await command([DENO, "doc", "--lint", ...paths], {
+    cwd: inRepository("."),
+  });
+  // Slow types would have been an error of `deno publish`, which was not told to allow them.
+  assert.match(readme, /^```ts$/m);
+});
+
+interface Documented {
+  readonly module_doc?: { readonly doc?: string };
+}

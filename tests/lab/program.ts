@@ -1,0 +1,74 @@
+/**
+ * Programs that run beside a test, which watches what they print, and kills
+ * them.
+ *
+ * @module
+ */
+
+import { type ChildProcess, spawn } from "node:child_process";
+import process from "node:process";
+
+/** Far beyond what any program here takes on a busy machine. */
+const DEADLINE_MS = 120_000;
+
+export class Program {
+  stdout = "";
+  stderr = "";
+  /** The exit code; `null` if it was killed. */
+  readonly ended: Promise<number | null>;
+  readonly #child: ChildProcess;
+  #hasEnded = false;
+  /** Called whenever there is something new to look at. */
+  #look: () => void = () => {};
+
+  constructor(
+    command: readonly string[],
+    env: Readonly<Record<string, string>>,
+  ) {
+    const [file = "", ...args] = command;
+    const child = spawn(file, args, {
+      // A group of its own: a kill must reach what a task started.
+      detached: true,
+      env: { ...process.env, ...env },
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    this.#child = child;
+    child.stdout.setEncoding("utf8").on("data", (chunk) => {
+      this.stdout += chunk;
+      this.#look();
+    });
+    child.stderr.setEncoding("utf8").on("data", (chunk) => {
+      this.stderr += chunk;
+    });
+    const deadline = setTimeout(() => this.signal("SIGKILL"), DEADLINE_MS);
+    this.ended = new Promise<number | null>((resolve, reject) => {
+      child.on("error", reject);
+      child.on("close", resolve);
+    }).finally(() => {
+      clearTimeout(deadline);
+      this.#hasEnded = true;
+      this.#look();
+    });
+  }
+
+  get pid(): number {
+    return this.#child.pid ?? 0;
+  }
+
+  /** Waits until it has printed so, or has ended. */
+  async printed(pattern: RegExp): Promise<RegExpExecArray | null> {
+    for (;;) {
+      const match = pattern.exec(this.stdout);
+      if (match !== null || this.#hasEnded) return match;
+      await new Promise<void>((resolve) => this.#look = resolve);
+    }
+  }
+
+  /** Sends a signal to it, and to what it started, unless it has ended. */
+  signal(name: "SIGKILL" | "SIGTERM"): void {
+    const { exitCode, signalCode } = this.#child;
+    if (exitCode === null && signalCode === null && this.pid !== 0) {
+      process.kill(-this.pid, name);
+    }
+  }
+}

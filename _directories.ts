@@ -113,12 +113,19 @@ function* realDirectory(
  * that were always there, and a write into one must not resolve before it is
  * as durable as the write.
  */
-const unsynced = new Map<string, symbol>();
+const unsyncedByHost = new WeakMap<Host, Map<string, symbol>>();
+
+function unsyncedOf(host: Host): Map<string, symbol> {
+  let unsynced = unsyncedByHost.get(host);
+  if (unsynced === undefined) unsyncedByHost.set(host, unsynced = new Map());
+  return unsynced;
+}
 
 /** Bounds the memory of what is never synced: of so many, the oldest are forgotten. */
 const MOST_UNSYNCED = 10_000;
 
-function markUnsynced(directory: string): symbol {
+function markUnsynced(host: Host, directory: string): symbol {
+  const unsynced = unsyncedOf(host);
   const mark = Symbol(directory);
   unsynced.set(directory, mark);
   const [oldest] = unsynced.keys();
@@ -129,7 +136,8 @@ function markUnsynced(directory: string): symbol {
 }
 
 /** Only with one's own mark: it may have been removed and made again since. */
-function unmark(directory: string, mark: symbol | undefined): void {
+function unmark(host: Host, directory: string, mark: symbol): void {
+  const unsynced = unsyncedOf(host);
   if (unsynced.get(directory) === mark) unsynced.delete(directory);
 }
 
@@ -151,20 +159,21 @@ function* makeDirectories(
       request,
       () => openToSync(host, request, above),
     );
-    yield* closing(handle, () => makeDirectory(path, handle));
+    yield* closing(handle, () => makeDirectory(host, path, handle));
   }
 }
 
 function* makeDirectory(
+  host: Host,
   path: string,
   parent: OpenFile | undefined,
 ): Protocol<void> {
-  const mark = markUnsynced(path);
+  const mark = markUnsynced(host, path);
   try {
     yield* call("mkdir", path);
   } catch (error) {
     if (!failedWith(error, "EEXIST")) {
-      unmark(path, mark);
+      unmark(host, path, mark);
       throw error;
     }
     // Another writer was faster. Its place is synced all the same: that
@@ -172,7 +181,7 @@ function* makeDirectory(
   }
   if (parent === undefined) return;
   yield* blockingCall("fsync", parent);
-  unmark(path, mark);
+  unmark(host, path, mark);
 }
 
 /** Makes what this realm made of the way to `directory` as durable as a write with full durability is. */
@@ -181,6 +190,7 @@ export function* syncMadeDirectories(
   request: DirectoryRequest,
   directory: string,
 ): Protocol<void> {
+  const unsynced = unsyncedOf(host);
   if (unsynced.size === 0 || request.durability !== "full") return;
   for (
     let made = directory, parent = directoryOf(host, made);
@@ -197,7 +207,7 @@ export function* syncMadeDirectories(
     );
     if (handle === undefined) return;
     yield* closing(handle, () => blockingCall("fsync", handle));
-    unmark(made, mark);
+    unmark(host, made, mark);
   }
 }
 

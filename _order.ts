@@ -19,6 +19,7 @@
 import type { Company, StagedWrite } from "./_core.ts";
 import type { Durability, WriteReceipt } from "./_options.ts";
 import { failedWith, Refusal, SystemCallError } from "./_protocol.ts";
+import type { Port } from "./_runtime/port.ts";
 
 /** A write on its way, as its order sees it. */
 export interface OrderedWrite {
@@ -48,27 +49,39 @@ export type Outcome =
 const PAYLOADS_KEPT = 2;
 
 /** The files that writes are under way to. */
-const lines = new Map<string, Line>();
+const linesByPort = new WeakMap<Port, Map<string, Line>>();
+
+function linesOf(port: Port): Map<string, Line> {
+  let lines = linesByPort.get(port);
+  if (lines === undefined) linesByPort.set(port, lines = new Map());
+  return lines;
+}
 
 /** Performs a write of `path` when its turn has come, and settles as it does. */
 export function enterLine(
+  port: Port,
   path: string,
   write: OrderedWrite,
 ): Promise<WriteReceipt> {
   return new Promise((resolve, reject) => {
+    const lines = linesOf(port);
     let line = lines.get(path);
-    if (line === undefined) lines.set(path, line = new Line(path));
+    if (line === undefined) {
+      line = new Line(() => lines.delete(path));
+      lines.set(path, line);
+    }
     line.add(new Entry(line, write, resolve, reject));
   });
 }
 
 /** The strongest durability of a synchronous write to `path` and of those it would overtake, whose promises it takes over. */
 export function durabilityToOvertake(
+  port: Port,
   path: string,
   durability: Durability,
 ): Durability {
   const promised = [durability];
-  for (const { write } of lines.get(path)?.entries ?? []) {
+  for (const { write } of linesOf(port).get(path)?.entries ?? []) {
     promised.push(write.durability);
   }
   return promised.find((level) => level === "full") ??
@@ -76,12 +89,12 @@ export function durabilityToOvertake(
 }
 
 /** How a synchronous write of `path` overtakes. */
-export function overtaking(path: string): Company {
+export function overtaking(port: Port, path: string): Company {
   return {
     staged: () => {},
     checkTurn: () => {},
     olderTemporary() {
-      const running = lines.get(path)?.running;
+      const running = linesOf(port).get(path)?.running;
       const temporary = running?.staged?.temporary;
       if (running !== undefined && temporary !== undefined) {
         running.isRobbed = true;
@@ -92,8 +105,12 @@ export function overtaking(path: string): Company {
 }
 
 /** Settles the writes that a synchronous one to `path` has overtaken. */
-export function settleOvertaken(path: string, outcome: Outcome): void {
-  lines.get(path)?.overtake(outcome);
+export function settleOvertaken(
+  port: Port,
+  path: string,
+  outcome: Outcome,
+): void {
+  linesOf(port).get(path)?.overtake(outcome);
 }
 
 /** Thrown in place of a commit that would come after that of a newer write. */
@@ -176,15 +193,15 @@ class Entry {
 
 /** The writes of one file, oldest first: one runs, it supersedes its followers, the others wait. */
 class Line {
-  readonly #path: string;
+  readonly #onEmpty: () => void;
   #waiting: Entry[] = [];
   #followers: Entry[] = [];
   /** Why the newest of its followers were not enough. */
   #lastError: unknown;
   running: Entry | undefined;
 
-  constructor(path: string) {
-    this.#path = path;
+  constructor(onEmpty: () => void) {
+    this.#onEmpty = onEmpty;
   }
 
   get entries(): Entry[] {
@@ -233,7 +250,7 @@ class Line {
       hasWaited = true;
       this.#settle(entry, outcome);
     }
-    lines.delete(this.#path);
+    this.#onEmpty();
   }
 
   /** The newest of those that may be performed in place of the oldest, which it supersedes. */

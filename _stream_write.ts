@@ -108,7 +108,7 @@ export class StreamWrite {
     const { durability, createNew, signal } = this.#request;
     let isPerformed = false;
     try {
-      return await enterLine(this.#write.target.path, {
+      return await enterLine(this.#port, this.#write.target.path, {
         durability,
         createNew,
         signal,

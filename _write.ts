@@ -189,7 +189,7 @@ export function writeFromSync<S>(
 export async function write(prepared: WholeWrite): Promise<WriteReceipt> {
   const { port, attempt } = prepared;
   try {
-    return await enterLine(...inCallOrder(prepared));
+    return await enterLine(port, ...inCallOrder(prepared));
   } catch (error) {
     throw explain(port, attempt, error);
   }
@@ -251,15 +251,21 @@ function* performWhole(
   return yield* replace(port, request, target, appendAll, company);
 }
 
-/** Performs a prepared write, blocking. Older ones that are under way are overtaken. */
+/** Performs a prepared write, blocking. */
 export function writeSync(prepared: WholeWrite): WriteReceipt {
-  const { port, attempt, request, payload = new Uint8Array() } = prepared;
-  const appendAll = (write: StagedWrite) => append(write, payload);
+  const { port, attempt } = prepared;
   try {
-    return runSync(port, writeOvertaking(port, request, appendAll));
+    return runSync(port, writeWhole(prepared));
   } catch (error) {
     throw explain(port, attempt, error);
   }
+}
+
+/** All of a synchronous write. Older ones that are under way are overtaken. */
+export function writeWhole(
+  { port, request, payload = new Uint8Array() }: WholeWrite,
+): Protocol<WriteReceipt> {
+  return writeOvertaking(port, request, (write) => append(write, payload));
 }
 
 function* writeOvertaking(
@@ -270,11 +276,11 @@ function* writeOvertaking(
   request.signal?.throwIfAborted();
   const target = yield* resolveTarget(port, request);
   const { path } = target;
-  const company = overtaking(path);
+  const company = overtaking(port, path);
   // Last, since the source may have called other writes of the same file.
   function* appendAndStrengthen(write: StagedWrite): Protocol<void> {
     yield* appendAll(write);
-    const durability = durabilityToOvertake(path, request.durability);
+    const durability = durabilityToOvertake(port, path, request.durability);
     if (durability === request.durability) return;
     write.request = { ...request, durability };
     write.directory ??= yield* openToSync(
@@ -291,12 +297,12 @@ function* writeOvertaking(
       appendAndStrengthen,
       company,
     );
-    settleOvertaken(path, { receipt });
+    settleOvertaken(port, path, { receipt });
     return receipt;
   } catch (error) {
     const isInPlace = error instanceof SystemCallError &&
       error.committed !== false;
-    if (isInPlace) settleOvertaken(path, { error });
+    if (isInPlace) settleOvertaken(port, path, { error });
     throw error;
   }
 }

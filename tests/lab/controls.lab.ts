@@ -359,8 +359,8 @@ const CONTROLS: readonly Control[] = [
     breaks: "a sync write is no more durable than it was asked to be",
     file: "_write.ts",
     edits: [[
-      "const durability = durabilityToOvertake(path, request.durability);",
-      "durabilityToOvertake(path, request.durability); const { durability } = request;",
+      "const durability = durabilityToOvertake(port, path, request.durability);",
+      "durabilityToOvertake(port, path, request.durability); const { durability } = request;",
     ]],
     testFile: "order_test.ts",
     testName: "a sync write keeps the promises of those that it overtakes",

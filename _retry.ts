@@ -35,7 +35,8 @@ export function* retrying<T>(
   }
 }
 
-function isTransient(host: Host, error: unknown): boolean {
+/** Whether it may come right by itself. */
+export function isTransient(host: Host, error: unknown): boolean {
   return failedWith(error, "EMFILE", "ENFILE") ||
     (host.windows && failedWith(error, "EPERM", "EACCES", "EBUSY"));
 }

@@ -381,3 +381,19 @@ test("what a caller's own code throws is passed on as it is", () =>
     );
     assert.equal(readTextSync(path), "{}\n");
   }));
+
+test("no free descriptor at the call itself is waited out without holding the event loop", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    // As Bun's realpath, which takes a descriptor.
+    const port = new FaultPort().fail("realpath", "EMFILE", 4);
+    await onPort(port, async () => {
+      const older = writeTextAtomic(path, "older");
+      const newer = writeTextAtomic(path, "newer");
+      await Promise.all([older, newer]);
+    });
+    const sleeps = port.calls.filter(({ name }) => name === "sleep");
+    assert.ok(sleeps.length > 0);
+    assert.deepEqual(sleeps.filter(({ form }) => form === "sync"), []);
+    assert.equal(readFileSync(path, "utf8"), "newer\n");
+  }));

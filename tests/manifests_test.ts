@@ -90,6 +90,7 @@ test("the lockfiles record no download addresses", () => {
       "tests/runtimes/package-lock.json",
       "tests/floors/package-lock.json",
       "tests/consumers/package-lock.json",
+      "tests/peers/package-lock.json",
       "examples/bun/package-lock.json",
     ]
   ) {

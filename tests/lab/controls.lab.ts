@@ -346,6 +346,17 @@ const CONTROLS: readonly Control[] = [
       "a sync write is not overtaken by an older async one that is at its rename",
   },
   {
+    breaks: "a lack of descriptors is waited out inline",
+    file: "_write.ts",
+    edits: [[
+      "locateTarget(port, { ...request, retryMs: 0 })",
+      "locateTarget(port, request)",
+    ]],
+    testFile: "failure_test.ts",
+    testName:
+      "no free descriptor at the call itself is waited out without holding the event loop",
+  },
+  {
     breaks: "an async write does not look whether it was overtaken",
     file: "_order.ts",
     edits: [[

@@ -104,7 +104,9 @@ class Writer implements AtomicWriter {
   abort(reason: unknown = new Error("The writer was aborted")): Promise<void> {
     return this.#inTurn(async () => {
       if (this.#end !== undefined) return;
-      await this.#fail(reason);
+      this.#end = { reason };
+      const failure = await this.#write.discard(reason);
+      if (failure !== undefined) throw this.#explained(failure);
     });
   }
 

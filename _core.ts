@@ -48,7 +48,6 @@ import {
   callMoving,
   failedWith,
   type Protocol,
-  ProtocolError,
   Refusal,
   syncDirectory,
   SystemCallError,
@@ -59,6 +58,7 @@ import { isPlanted } from "./_sticky.ts";
 import { lstatIfPresent, type Target, type TargetRequest } from "./_target.ts";
 import {
   createTemporary,
+  removeAfterFailure,
   removeTemporary,
   untrackTemporary,
 } from "./_temporary.ts";
@@ -251,23 +251,18 @@ export function* confirm(write: StagedWrite): Protocol<WriteReceipt> {
 /**
  * Gives back what a failed write holds: its handles, and its temporary file
  * unless that is committed. Failures here do not hide the one that led here; a
- * temporary file that stays is reported with it.
+ * temporary file that stays is reported with it, and returned.
  */
 export function* discard(
   write: StagedWrite,
   reason: unknown,
-): Protocol<void> {
+): Protocol<SystemCallError | undefined> {
   const { file, directory, temporary } = write;
   write.file = write.directory = write.temporary = undefined;
   if (file !== undefined) yield* attempt(call("close", file));
   if (directory !== undefined) yield* attempt(call("close", directory));
-  if (temporary === undefined) return;
-  try {
-    yield* removeTemporary(temporary, write.bytes);
-  } catch (error) {
-    if (!(error instanceof SystemCallError)) throw error;
-    if (reason instanceof ProtocolError) reason.leftover = temporary;
-  }
+  if (temporary === undefined) return undefined;
+  return yield* removeAfterFailure(temporary, write.bytes, reason);
 }
 
 /** Bounds the memory and the time of one call, so that an abort is soon seen. */

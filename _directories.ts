@@ -14,6 +14,7 @@ import {
   closing,
   failedWith,
   type Protocol,
+  Refusal,
 } from "./_protocol.ts";
 import { retrying } from "./_retry.ts";
 import { type Host, NOT_CAPABLE, type OpenFile } from "./_runtime/port.ts";
@@ -41,7 +42,7 @@ export function* ensureDirectory(
   const { existing, missing } = yield* findDirectory(host, request, directory);
   if (missing.length === 0) return { path: existing, isMissing: false };
   yield* makeDirectories(host, request, existing, missing);
-  const path = yield* realDirectory(host, request, directory);
+  const path = yield* realDirectory(host, directory);
   return { path, isMissing: false };
 }
 
@@ -68,7 +69,7 @@ function* findDirectory(
   const missing: string[] = [];
   for (let path = directory;; path = directoryOf(host, path)) {
     try {
-      const existing = yield* realDirectory(host, request, path);
+      const existing = yield* realDirectory(host, path);
       return { existing, missing };
     } catch (error) {
       const isRoot = directoryOf(host, path) === path;
@@ -84,18 +85,9 @@ function* findDirectory(
  * The real path, or the path as given where Deno's permissions cover only that
  * spelling of it (`--allow-write=/tmp/x` where `/tmp` is a link).
  */
-function* realDirectory(
-  host: Host,
-  request: DirectoryRequest,
-  directory: string,
-): Protocol<string> {
+function* realDirectory(host: Host, directory: string): Protocol<string> {
   try {
-    // Bun opens a descriptor for it, of which there may be none.
-    const real = yield* retrying(
-      host,
-      request,
-      () => call("realpath", directory),
-    );
+    const real = yield* realPath(host, directory);
     refuseMangled(directory, real);
     const isPermitted = real === directory ||
       (host.permission("read", real) === "granted" &&
@@ -106,6 +98,50 @@ function* realDirectory(
     throw error;
   }
 }
+
+/**
+ * On Bun `realpath` takes a descriptor. Where none is free it is done without:
+ * to wait for one would hold the event loop, since a write's place among others
+ * is found out at the call, and whoever could give one back.
+ */
+function* realPath(host: Host, path: string): Protocol<string> {
+  try {
+    return yield* call("realpath", path);
+  } catch (error) {
+    if (host.windows || !failedWith(error, "EMFILE", "ENFILE")) throw error;
+    return yield* followEachLink(host, path);
+  }
+}
+
+function* followEachLink(host: Host, path: string): Protocol<string> {
+  const rest = path.split("/");
+  let real = "/";
+  let links = 0;
+  for (let name = rest.shift(); name !== undefined; name = rest.shift()) {
+    if (name === "" || name === ".") continue;
+    if (name === "..") {
+      real = directoryOf(host, real);
+      continue;
+    }
+    const next = joinPath(host, real, name);
+    const { kind } = yield* call("lstat", next);
+    if (kind !== "symlink") {
+      real = next;
+      continue;
+    }
+    if (++links > MOST_LINKS) {
+      throw new Refusal("ELOOP", "too many symbolic links lead to it");
+    }
+    const text = yield* call("readlink", next);
+    refuseMangled(next, text);
+    if (text.startsWith("/")) real = "/";
+    rest.unshift(...text.split("/"));
+  }
+  return real;
+}
+
+/** As many links as Linux follows in one path. */
+export const MOST_LINKS = 40;
 
 /**
  * Directories this realm made whose own place in their parent is not synced

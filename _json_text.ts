@@ -128,6 +128,8 @@ class Walk {
   readonly #sortKeys: boolean;
   readonly #rejectsLoss: boolean;
   readonly #levels: Level[] = [];
+  /** The objects of the levels, to find one among thousands. */
+  readonly #entered = new Set<object>();
 
   constructor({ replacer, sortKeys, onLossy }: JsonWriteOptions) {
     this.#replacer = typeof replacer === "function" ? replacer : undefined;
@@ -148,7 +150,8 @@ class Walk {
 
   #visit(holder: object, key: string, given: unknown): unknown {
     while (this.#levels.length > 0 && this.#levels.at(-1)?.holder !== holder) {
-      this.#levels.pop();
+      const left = this.#levels.pop();
+      if (left !== undefined) this.#entered.delete(left.original);
     }
     const value = this.#replacer === undefined ? given : this.#replacer.call(
       this.#levels.at(-1)?.original ?? holder,
@@ -170,7 +173,7 @@ class Walk {
   }
 
   #enter(holder: object, key: string, original: object): object {
-    if (this.#levels.some((level) => level.original === original)) {
+    if (this.#entered.has(original)) {
       this.#fail(holder, key, "the value contains itself");
     }
     const copy = Array.isArray(original) ||
@@ -178,6 +181,7 @@ class Walk {
       ? original
       : this.#withChosenKeys(original);
     this.#levels.push({ holder: copy, original, key });
+    this.#entered.add(original);
     return copy;
   }
 

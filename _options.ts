@@ -193,7 +193,7 @@ export interface ReadOptions {
 
 /** The option of a read that may find no file. */
 export interface FallbackOption<T> {
-  /** The result where the file does not exist; without it that is a `NotFoundError`. */
+  /** The result where the file does not exist; without it, or where it is `undefined`, that is a `NotFoundError`. */
   fallback?: T | undefined;
 }
 

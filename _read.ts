@@ -76,9 +76,8 @@ export function prepareRead<T, Options extends ReadOptions & FallbackOption<T>>(
       retryMs: options.retryMs ?? 1000,
       signal: options.signal,
     },
-    // Named with the value undefined, it is that value.
-    fallback: Object.hasOwn(options, "fallback")
-      ? { value: options.fallback as T }
+    fallback: options.fallback !== undefined
+      ? { value: options.fallback }
       : undefined,
     decode: (bytes) => decode(bytes, options, attempt),
   };

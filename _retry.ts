@@ -7,7 +7,12 @@
  * @module
  */
 
-import { blockingCall, failedWith, type Protocol } from "./_protocol.ts";
+import {
+  blockingCall,
+  failedWith,
+  type Protocol,
+  ProtocolError,
+} from "./_protocol.ts";
 import type { Host } from "./_runtime/port.ts";
 
 const LONGEST_PAUSE_MS = 100;
@@ -25,6 +30,10 @@ export function* retrying<T>(
     } catch (error) {
       const left = deadline - host.now();
       if (!isTransient(host, error) || left <= 0) throw error;
+      // The error of a later attempt would not tell what this one has left.
+      if (error instanceof ProtocolError && error.leftover !== undefined) {
+        throw error;
+      }
       // Jittered, or writers that failed together retry together.
       yield* blockingCall(
         "sleep",
@@ -35,8 +44,7 @@ export function* retrying<T>(
   }
 }
 
-/** Whether it may come right by itself. */
-export function isTransient(host: Host, error: unknown): boolean {
+function isTransient(host: Host, error: unknown): boolean {
   return failedWith(error, "EMFILE", "ENFILE") ||
     (host.windows && failedWith(error, "EPERM", "EACCES", "EBUSY"));
 }

@@ -6,37 +6,56 @@
  * @module
  */
 
+import type { Port } from "./_runtime/port.ts";
+
 const MOST_AT_ONCE = 64;
 
-let free = MOST_AT_ONCE;
-/** In order; a set, for its first one is taken in constant time. */
-const waiting = new Set<() => void>();
+interface Slots {
+  free: number;
+  /** In order; a set, for its first one is taken in constant time. */
+  readonly waiting: Set<() => void>;
+}
+
+const slotsByPort = new WeakMap<Port, Slots>();
+
+function slotsOf(port: Port): Slots {
+  let slots = slotsByPort.get(port);
+  if (slots === undefined) {
+    slotsByPort.set(port, slots = { free: MOST_AT_ONCE, waiting: new Set() });
+  }
+  return slots;
+}
 
 /** Runs `write` when its turn has come, at once if there is room. */
 export async function inSlot<T>(
+  port: Port,
   write: (hasWaited: boolean) => Promise<T>,
   signal: AbortSignal | undefined,
 ): Promise<T> {
-  const mustWait = free === 0;
-  if (mustWait) await waitForSlot(signal);
-  else free--;
+  const slots = slotsOf(port);
+  const mustWait = slots.free === 0;
+  if (mustWait) await waitForSlot(slots, signal);
+  else slots.free--;
   try {
     return await write(mustWait);
   } finally {
     // Handed on without becoming free, or one that comes just now would be
     // faster than those that wait.
-    const [next] = waiting;
+    const [next] = slots.waiting;
     if (next === undefined) {
-      free++;
+      slots.free++;
     } else {
-      waiting.delete(next);
+      slots.waiting.delete(next);
       next();
     }
   }
 }
 
 /** Until a slot is handed over, or the signal ends the waiting. */
-function waitForSlot(signal: AbortSignal | undefined): Promise<void> {
+function waitForSlot(
+  { waiting }: Slots,
+  signal: AbortSignal | undefined,
+): Promise<void> {
   return new Promise((resolve, reject) => {
     const take = () => {
       signal?.removeEventListener("abort", leave);

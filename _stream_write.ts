@@ -20,7 +20,7 @@ import {
 import { runAsync } from "./_drive.ts";
 import type { WriteProgress, WriteReceipt } from "./_options.ts";
 import { enterLine } from "./_order.ts";
-import type { Protocol } from "./_protocol.ts";
+import type { Protocol, SystemCallError } from "./_protocol.ts";
 import type { Port } from "./_runtime/port.ts";
 import { resolveTarget } from "./_target.ts";
 
@@ -145,8 +145,8 @@ export class StreamWrite {
     }
   }
 
-  /** Takes it back, because of `reason`. */
-  discard(reason: unknown): Promise<void> {
+  /** Takes it back, because of `reason`; returns why its temporary file stays, if it does. */
+  discard(reason: unknown): Promise<SystemCallError | undefined> {
     return runAsync(this.#port, discard(this.#write, reason));
   }
 }

@@ -7,12 +7,12 @@
 import {
   type DirectoryRequest,
   ensureDirectory,
+  MOST_LINKS,
   plannedDirectory,
 } from "./_directories.ts";
 import type { SymlinkPolicy } from "./_options.ts";
 import { directoryOf, joinPath, nameOf, refuseMangled } from "./_path.ts";
 import {
-  attempt,
   call,
   closing,
   failedWith,
@@ -22,7 +22,11 @@ import {
 import type { FileStatus, Port } from "./_runtime/port.ts";
 import { retrying } from "./_retry.ts";
 import { isPlanted } from "./_sticky.ts";
-import { createTemporary, removeTemporary } from "./_temporary.ts";
+import {
+  createTemporary,
+  removeAfterFailure,
+  removeTemporary,
+} from "./_temporary.ts";
 
 /** What this needs to know of a write. */
 export interface TargetRequest extends DirectoryRequest {
@@ -44,9 +48,6 @@ export interface Target {
   /** Whether the directory is still to be made. */
   readonly isPlanned: boolean;
 }
-
-/** As many links as Linux follows in one path. */
-const MOST_LINKS = 40;
 
 /** Resolves the path of a request, and makes its missing parents. */
 export function resolveTarget(
@@ -162,7 +163,7 @@ function* refuseUnsafeLink(
   if (!planted) return;
   throw new Refusal(
     "ELOOP",
-    `"${path}" is a symbolic link that another user (uid ${link.uid}) made in a directory everybody can write to: remove it, or write with symlinks: "replace"`,
+    `"${path}" is a symbolic link that another user (uid ${link.uid}) made in a directory everybody can write to: write somewhere else, or have it removed by that user or root`,
   );
 }
 
@@ -184,7 +185,7 @@ function* ownUserIn(
   try {
     status = yield* closing(probe, () => call("fstat", probe));
   } catch (error) {
-    yield* attempt(removeTemporary(probe.path, 0));
+    yield* removeAfterFailure(probe.path, 0, error);
     throw error;
   }
   yield* removeTemporary(probe.path, 0);

@@ -14,6 +14,7 @@ import {
   failedWith,
   inlineCall,
   type Protocol,
+  ProtocolError,
   SystemCallError,
 } from "./_protocol.ts";
 import type { Host, OpenFile, Port } from "./_runtime/port.ts";
@@ -73,6 +74,22 @@ export function* removeTemporary(path: string, bytes: number): Protocol<void> {
     if (!failedWith(error, "ENOENT")) throw error;
   }
   untrackTemporary(path);
+}
+
+/** Removes a temporary file because of `reason`, which is told if it stays. */
+export function* removeAfterFailure(
+  path: string,
+  bytes: number,
+  reason: unknown,
+): Protocol<SystemCallError | undefined> {
+  try {
+    yield* removeTemporary(path, bytes);
+    return undefined;
+  } catch (error) {
+    if (!(error instanceof SystemCallError)) throw error;
+    if (reason instanceof ProtocolError) reason.leftover = path;
+    return error;
+  }
 }
 
 const inFlight = new Map<string, Port>();

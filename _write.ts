@@ -33,7 +33,6 @@ import { absolutePath } from "./_path.ts";
 import { type Protocol, SystemCallError } from "./_protocol.ts";
 import { currentPort } from "./_runtime/current.ts";
 import type { Port } from "./_runtime/port.ts";
-import { isTransient } from "./_retry.ts";
 import { inSlot } from "./_slots.ts";
 import { type Chunks, chunksOf, type Source } from "./_source.ts";
 import { Gatherer, ProgressCount, StreamWrite } from "./_stream_write.ts";
@@ -204,7 +203,11 @@ function inCallOrder(
   const { durability, createNew, signal } = request;
   prepared.payload = undefined;
   signal?.throwIfAborted();
-  const located = locateNow(port, request);
+  // Without a retry, which would hold the event loop.
+  const located = runInline(
+    port,
+    locateTarget(port, { ...request, retryMs: 0 }),
+  );
   const ordered: OrderedWrite = {
     durability,
     createNew,
@@ -212,8 +215,8 @@ function inCallOrder(
     kind: createNew ? undefined : kindOf(request),
     payload,
     perform: (progress) =>
-      inSlot((hasWaited) => {
-        const isStale = hasWaited || progress.hasWaited || located?.isPlanned;
+      inSlot(port, (hasWaited) => {
+        const isStale = hasWaited || progress.hasWaited || located.isPlanned;
         const target = isStale ? undefined : located;
         const bytes = ordered.payload ?? new Uint8Array();
         return runAsync(
@@ -222,17 +225,7 @@ function inCallOrder(
         );
       }, signal),
   };
-  return [located?.path ?? request.path, ordered];
-}
-
-/** Where it will go, found out at once; `undefined` where that must wait, which the event loop cannot. */
-function locateNow(port: Port, request: WriteRequest): Target | undefined {
-  try {
-    return runInline(port, locateTarget(port, { ...request, retryMs: 0 }));
-  } catch (error) {
-    if (isTransient(port, error)) return undefined;
-    throw error;
-  }
+  return [located.path, ordered];
 }
 
 /** What must be the same for one write to take another's place. */

@@ -148,6 +148,7 @@ export function writeBytesAtomicSync(
  *
  * On Deno it requires `--allow-read` for the file.
  *
+ * @typeParam F The type of the fallback.
  * @param path The file: a path or a `file:` URL.
  * @param options How to read it.
  * @returns Its content.
@@ -168,10 +169,10 @@ export function writeBytesAtomicSync(
  * );
  * ```
  */
-export async function readBytes(
+export async function readBytes<F = OwnBytes>(
   path: string | URL,
-  options: ReadOptions & FallbackOption<OwnBytes> = {},
-): Promise<OwnBytes> {
+  options: ReadOptions & FallbackOption<F> = {},
+): Promise<OwnBytes | F> {
   return await read(prepareBytesRead("readBytes", path, options));
 }
 
@@ -180,6 +181,7 @@ export async function readBytes(
  *
  * On Deno it requires `--allow-read` for the file.
  *
+ * @typeParam F The type of the fallback.
  * @param path The file: a path or a `file:` URL.
  * @param options How to read it.
  * @returns Its content.
@@ -195,10 +197,10 @@ export async function readBytes(
  * readBytesSync(path, { fallback: new Uint8Array() });
  * ```
  */
-export function readBytesSync(
+export function readBytesSync<F = OwnBytes>(
   path: string | URL,
-  options: ReadOptions & FallbackOption<OwnBytes> = {},
-): OwnBytes {
+  options: ReadOptions & FallbackOption<F> = {},
+): OwnBytes | F {
   return readSync(prepareBytesRead("readBytesSync", path, options));
 }
 
@@ -309,12 +311,12 @@ function prepareSource(
   return { port, attempt, request, onProgress, encode };
 }
 
-function prepareBytesRead(
+function prepareBytesRead<F>(
   operation: string,
   path: string | URL,
-  options: ReadOptions & FallbackOption<OwnBytes>,
-): WholeRead<OwnBytes> {
-  return prepareRead(
+  options: ReadOptions & FallbackOption<F>,
+): WholeRead<OwnBytes | F> {
+  return prepareRead<OwnBytes | F, ReadOptions & FallbackOption<F>>(
     operation,
     "read",
     path,

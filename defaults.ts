@@ -32,6 +32,8 @@ import {
   type JsonWriteOptions,
   knowsOption,
   type OptionKind,
+  type OwnBytes,
+  type ReadOptions,
 } from "./_options.ts";
 import { promised } from "./_promised.ts";
 import { isPlainObject } from "./_plain_object.ts";
@@ -51,6 +53,7 @@ export type {
   JsonReplacer,
   JsonReviver,
   JsonWriteOptions,
+  OwnBytes,
   Owner,
   ProgressOption,
   ReadOptions,
@@ -68,7 +71,7 @@ export {
   type ParsePosition,
 } from "./errors.ts";
 
-/** The options that can be defaults: all but `fallback`, which belongs to one file. */
+/** The options that can be defaults: all but `fallback` and `onProgress`, which belong to one call. */
 export interface DefaultOptions
   extends JsonWriteOptions, JsonReadOptions, JsonlReadOptions {}
 
@@ -144,9 +147,14 @@ export function withDefaults(defaults: DefaultOptions): BoundFunctions {
       promised(() => openAtomicWriter(path, merge(bytesWrite, options))),
     openSnapshot: (path, options) =>
       promised(() => openSnapshot(path, merge(open, options))),
-    readBytes: async (path, options) =>
-      await readBytes(path, merge(read, options)),
-    readBytesSync: (path, options) => readBytesSync(path, merge(read, options)),
+    readBytes: async <F = OwnBytes>(
+      path: string | URL,
+      options?: ReadOptions & FallbackOption<F>,
+    ) => await readBytes<F>(path, merge(read, options)),
+    readBytesSync: <F = OwnBytes>(
+      path: string | URL,
+      options?: ReadOptions & FallbackOption<F>,
+    ) => readBytesSync<F>(path, merge(read, options)),
     readJson: async <T = unknown>(
       path: string | URL,
       options?: JsonReadOptions & FallbackOption<T>,
@@ -155,9 +163,14 @@ export function withDefaults(defaults: DefaultOptions): BoundFunctions {
       path: string | URL,
       options?: JsonReadOptions & FallbackOption<T>,
     ) => readJsonSync<T>(path, merge(jsonRead, options)),
-    readText: async (path, options) =>
-      await readText(path, merge(read, options)),
-    readTextSync: (path, options) => readTextSync(path, merge(read, options)),
+    readText: async <F = string>(
+      path: string | URL,
+      options?: ReadOptions & FallbackOption<F>,
+    ) => await readText<F>(path, merge(read, options)),
+    readTextSync: <F = string>(
+      path: string | URL,
+      options?: ReadOptions & FallbackOption<F>,
+    ) => readTextSync<F>(path, merge(read, options)),
     writeBytesAtomic: (path, bytes, options) =>
       promised(() => writeBytesAtomic(path, bytes, merge(bytesWrite, options))),
     writeBytesAtomicSync: (path, bytes, options) =>
@@ -168,11 +181,11 @@ export function withDefaults(defaults: DefaultOptions): BoundFunctions {
       writeJsonAtomicSync(path, value, merge(jsonWrite, options)),
     readJsonl: <T = unknown>(
       path: string | URL,
-      options?: JsonlReadOptions & FallbackOption<Iterable<T>>,
+      options?: JsonlReadOptions & FallbackOption<Iterable<NoInfer<T>>>,
     ) => readJsonl<T>(path, merge(jsonlRead, options)),
     readJsonlSync: <T = unknown>(
       path: string | URL,
-      options?: JsonlReadOptions & FallbackOption<Iterable<T>>,
+      options?: JsonlReadOptions & FallbackOption<Iterable<NoInfer<T>>>,
     ) => readJsonlSync<T>(path, merge(jsonlRead, options)),
     writeJsonlAtomic: (path, records, options) =>
       promised(() =>

@@ -179,7 +179,7 @@ export function writeJsonlAtomicSync(
  */
 export function readJsonl<T = unknown>(
   path: string | URL,
-  options: JsonlReadOptions & FallbackOption<Iterable<T>> = {},
+  options: JsonlReadOptions & FallbackOption<Iterable<NoInfer<T>>> = {},
 ): AsyncIterable<T> {
   return readLines(prepareLines("readJsonl", path, options));
 }
@@ -208,7 +208,7 @@ export function readJsonl<T = unknown>(
  */
 export function readJsonlSync<T = unknown>(
   path: string | URL,
-  options: JsonlReadOptions & FallbackOption<Iterable<T>> = {},
+  options: JsonlReadOptions & FallbackOption<Iterable<NoInfer<T>>> = {},
 ): Iterable<T> {
   return readLinesSync(prepareLines("readJsonlSync", path, options));
 }
@@ -216,7 +216,7 @@ export function readJsonlSync<T = unknown>(
 function prepareLines<T>(
   operation: string,
   path: string | URL,
-  options: JsonlReadOptions & FallbackOption<Iterable<T>>,
+  options: JsonlReadOptions & FallbackOption<Iterable<NoInfer<T>>>,
 ): LineRead<T> {
   return prepareLineRead(operation, path, options);
 }

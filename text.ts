@@ -146,6 +146,7 @@ export function writeTextAtomicSync(
  *
  * On Deno it requires `--allow-read` for the file.
  *
+ * @typeParam F The type of the fallback.
  * @param path The file: a path or a `file:` URL.
  * @param options How to read it.
  * @returns Its text.
@@ -164,10 +165,10 @@ export function writeTextAtomicSync(
  * assert.equal(await readText(path, { fallback: "" }), "");
  * ```
  */
-export async function readText(
+export async function readText<F = string>(
   path: string | URL,
-  options: ReadOptions & FallbackOption<string> = {},
-): Promise<string> {
+  options: ReadOptions & FallbackOption<F> = {},
+): Promise<string | F> {
   return await read(prepareTextRead("readText", path, options));
 }
 
@@ -176,6 +177,7 @@ export async function readText(
  *
  * On Deno it requires `--allow-read` for the file.
  *
+ * @typeParam F The type of the fallback.
  * @param path The file: a path or a `file:` URL.
  * @param options How to read it.
  * @returns Its text.
@@ -192,10 +194,10 @@ export async function readText(
  * readTextSync(path, { fallback: "" });
  * ```
  */
-export function readTextSync(
+export function readTextSync<F = string>(
   path: string | URL,
-  options: ReadOptions & FallbackOption<string> = {},
-): string {
+  options: ReadOptions & FallbackOption<F> = {},
+): string | F {
   return readSync(prepareTextRead("readTextSync", path, options));
 }
 
@@ -262,12 +264,12 @@ function endLine(
     : text;
 }
 
-function prepareTextRead(
+function prepareTextRead<F>(
   operation: string,
   path: string | URL,
-  options: ReadOptions & FallbackOption<string>,
-): WholeRead<string> {
-  return prepareRead(
+  options: ReadOptions & FallbackOption<F>,
+): WholeRead<string | F> {
+  return prepareRead<string | F, ReadOptions & FallbackOption<F>>(
     operation,
     "read",
     path,

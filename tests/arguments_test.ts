@@ -370,10 +370,8 @@ test("withDefaults gives each function the defaults it knows, and a call's own o
     assert.equal(bound.readBytesSync(path, { maxBytes: 21 }).length, 21);
     const missing = join(directory, "missing");
     assert.equal(
-      await bound.readJson<number | undefined>(missing, {
-        fallback: undefined,
-      }),
-      undefined,
+      await bound.readJson<number | null>(missing, { fallback: null }),
+      null,
     );
     const { readText } = bound as unknown as { readText: Unchecked };
     await assert.rejects(readText(path, 5), TypeError);

@@ -1,6 +1,12 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { NOT_CAPABLE, type SystemCalls } from "../_runtime/port.ts";
@@ -19,6 +25,7 @@ import {
   UnsupportedEnvironmentError,
   type WriteOptions,
   writeTextAtomic,
+  writeTextAtomicSync,
 } from "../mod.ts";
 import { FaultPort, onPort } from "./fault_port.ts";
 import { rejection } from "./rejection.ts";
@@ -382,18 +389,38 @@ test("what a caller's own code throws is passed on as it is", () =>
     assert.equal(readTextSync(path), "{}\n");
   }));
 
-test("no free descriptor at the call itself is waited out without holding the event loop", () =>
+test("where realpath finds no free descriptor the links are followed without, in call order and without holding the event loop", () =>
   inScratch(async (directory) => {
-    const path = join(directory, "f");
-    // As Bun's realpath, which takes a descriptor.
-    const port = new FaultPort().fail("realpath", "EMFILE", 4);
+    const real = join(directory, "real");
+    mkdirSync(join(real, "deep"), { recursive: true });
+    symlinkSync("real", join(directory, "link"));
+    symlinkSync(join(directory, "link", ".", "..", "real"), join(real, "way"));
+    const path = join(directory, "link", "way", "deep", "f");
+    // As on Bun, where it takes one.
+    const port = new FaultPort().fail("realpath", "EMFILE", 1);
     await onPort(port, async () => {
       const older = writeTextAtomic(path, "older");
       const newer = writeTextAtomic(path, "newer");
-      await Promise.all([older, newer]);
+      assert.equal((await older).path, join(real, "deep", "f"));
+      await newer;
+      assert.equal(readFileSync(path, "utf8"), "newer\n");
     });
-    const sleeps = port.calls.filter(({ name }) => name === "sleep");
-    assert.ok(sleeps.length > 0);
-    assert.deepEqual(sleeps.filter(({ form }) => form === "sync"), []);
-    assert.equal(readFileSync(path, "utf8"), "newer\n");
+    const never = new FaultPort().fail("realpath", "ENFILE");
+    await onPort(never, async () => {
+      const older = writeTextAtomic(path, "older");
+      writeTextAtomicSync(path, "newest");
+      await older;
+    });
+    assert.equal(readFileSync(path, "utf8"), "newest\n");
+    for (const { names } of [port, never]) {
+      assert.ok(!names.includes("sleep"), names.join());
+    }
+    symlinkSync("loop", join(directory, "loop"));
+    await onPort(
+      never,
+      () =>
+        assert.rejects(writeTextAtomic(join(directory, "loop", "f"), "x"), {
+          code: "ELOOP",
+        }),
+    );
   }));

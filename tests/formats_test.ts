@@ -5,6 +5,7 @@ import { test } from "node:test";
 import { jsonErrorIndex } from "../_json_syntax.ts";
 import {
   type JsonWriteOptions,
+  NotFoundError,
   ParseError,
   SerializationError,
 } from "../mod.ts";
@@ -314,9 +315,10 @@ for (const form of FORMS) {
       const missing = join(directory, "missing");
       assert.equal(await form.readText(missing, { fallback: "none" }), "none");
       assert.deepEqual(await form.readJson(missing, { fallback: [] }), []);
-      assert.equal(
-        await form.readJson(missing, { fallback: undefined }),
-        undefined,
+      assert.equal(await form.readJson(missing, { fallback: null }), null);
+      await assert.rejects(
+        form.readJson(missing, { fallback: undefined }),
+        NotFoundError,
       );
       const none = new Uint8Array();
       assert.equal(await form.readBytes(missing, { fallback: none }), none);

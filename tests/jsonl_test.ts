@@ -153,7 +153,7 @@ test("a missing file is a NotFoundError, or the fallback", () =>
     }
     assert.deepEqual([...readJsonlSync(path, { fallback: [1] })], [1]);
     const values: number[] = [];
-    for await (const value of readJsonl(path, { fallback: [1, 2] })) {
+    for await (const value of readJsonl<number>(path, { fallback: [1, 2] })) {
       values.push(value);
     }
     assert.deepEqual(values, [1, 2]);

@@ -15,11 +15,17 @@ export interface Form {
   readonly writeText: Promised<typeof atomic.writeTextAtomicSync>;
   readonly writeJson: Promised<typeof atomic.writeJsonAtomicSync>;
   readonly writeBytes: Promised<typeof atomic.writeBytesAtomicSync>;
-  readonly readText: Promised<typeof atomic.readTextSync>;
+  readonly readText: (
+    path: string | URL,
+    options?: atomic.ReadOptions & atomic.FallbackOption<string>,
+  ) => Promise<string>;
   readonly readJson: (
     ...args: Parameters<typeof atomic.readJsonSync>
   ) => Promise<unknown>;
-  readonly readBytes: Promised<typeof atomic.readBytesSync>;
+  readonly readBytes: (
+    path: string | URL,
+    options?: atomic.ReadOptions & atomic.FallbackOption<atomic.OwnBytes>,
+  ) => Promise<atomic.OwnBytes>;
 }
 
 /** The sync form as a promise, which a throw rejects. */

@@ -194,7 +194,7 @@ test("every entry is imported, and has the names that it has in the checkout", (
     assert.equal(imported, await run("checkout.ts"));
   }));
 
-test("no other package is fetched", () =>
+test("no other package is fetched, and no module of Node loaded", () =>
   asUser(async (folder) => {
     writeFileSync(
       join(folder, "main.ts"),
@@ -208,8 +208,12 @@ test("no other package is fetched", () =>
     });
     const { modules, npmPackages } = JSON.parse(stdout);
     assert.deepEqual(npmPackages, {});
-    for (const { kind, specifier } of modules) {
-      // The types of the calls in _runtime/node.ts; not loaded, and not fetched.
+    for (const { kind, specifier, dependencies = [] } of modules) {
+      const loaded = dependencies.filter(isLoaded);
+      for (const { specifier: of } of loaded) {
+        assert.doesNotMatch(of, /^node:/, `${specifier} loads ${of}`);
+      }
+      // Named by _runtime/node.ts for its types.
       if (kind === "node") continue;
       assert.ok(
         specifier === `file://${join(folder, "main.ts")}` ||
@@ -237,6 +241,16 @@ test("what JSR scores: documentation of every entry and every name, no slow type
   // Slow types would have been an error of `deno publish`, which was not told to allow them.
   assert.notEqual(firstBlock, "");
 });
+
+interface Dependency {
+  readonly specifier: string;
+  readonly code?: unknown;
+}
+
+/** Not for its types alone. */
+function isLoaded({ code }: Dependency): boolean {
+  return code !== undefined;
+}
 
 interface Documented {
   readonly module_doc?: { readonly doc?: string };

@@ -239,19 +239,60 @@ test("`bun add` installs the tarball, and Bun runs TypeScript that imports it", 
   await command([BUN, "every_function.ts"], { cwd: folder });
 });
 
-test("every entry that package.json exports is loaded by that name", async () => {
+const entries = Object.keys(manifest.exports)
+  .filter((entry) => entry !== "./package.json");
+
+/** Prints the names that each of the modules has, and fails if loading them has an effect. */
+function namesOf(modules: readonly string[]): string {
+  return `const before = Object.getOwnPropertyNames(globalThis).join();
+for (const module of ${JSON.stringify(modules)}) {
+  console.log(Object.keys(await import(module)).join());
+}
+const after = Object.getOwnPropertyNames(globalThis).join();
+if (after !== before) throw new Error(after);
+// What Node itself has under way by then are other things.
+const active = process.getActiveResourcesInfo()
+  .filter((name) => /Timeout|Immediate|Worker|Server/.test(name));
+if (active.length > 0) throw new Error(active.join());
+`;
+}
+
+test("every entry is loaded by its name, without an effect, and has the names that it has in the checkout", async () => {
   const folder = copyOf(installed.npm);
-  const names = Object.keys(manifest.exports)
-    .filter((entry) => entry !== "./package.json")
-    .map((entry) => entry.replace(".", "@aj/atomic"));
   writeFileSync(
     join(folder, "entries.js"),
-    names.map((name) => `import "${name}";`).join("\n") +
-      `\nimport manifest from "@aj/atomic/package.json" with { type: "json" };` +
-      `\nif (manifest.version !== "${manifest.version}") throw manifest;`,
+    namesOf(entries.map((entry) => entry.replace(".", "@aj/atomic"))),
   );
-  const [, [, oldest]] = nodes;
-  await command([oldest, "entries.js"], { cwd: folder });
+  const sources: Readonly<Record<string, string>> = JSON.parse(
+    readFileSync(inRepository("deno.json"), "utf8"),
+  ).exports;
+  writeFileSync(
+    join(folder, "sources.js"),
+    namesOf(
+      entries.map((entry) => `file://${inRepository(sources[entry] ?? "")}`),
+    ),
+  );
+  const node = nodeIn("tests/runtimes/node_modules/node24");
+  const fromSources = await command([node, "sources.js"], { cwd: folder });
+  assert.equal(fromSources.trimEnd().split("\n").length, entries.length);
+  for (const [, path] of nodes) {
+    assert.equal(
+      await command([path, "entries.js"], { cwd: folder }),
+      fromSources,
+    );
+  }
+});
+
+test("package.json is exported too", async () => {
+  const folder = copyOf(installed.npm);
+  writeFileSync(
+    join(folder, "manifest.js"),
+    `import manifest from "@aj/atomic/package.json" with { type: "json" };
+if (manifest.version !== "${manifest.version}") throw manifest;
+`,
+  );
+  const [[, oldest]] = nodes;
+  await command([oldest, "manifest.js"], { cwd: folder });
 });
 
 interface Compiler {

@@ -422,8 +422,9 @@ export const ROWS: readonly Row[] = [
     find: survivesKills,
   },
   {
-    title: "a full disk: rejects and keeps the old content",
-    method: "A document of 1 MiB is written on a tmpfs of 64 KiB.",
+    title: "a disk that fills up: rejects and keeps the old content",
+    method:
+      "A document of 1 MiB is written on a tmpfs of 64 KiB, of which 4 KiB are taken.",
     notes: { "write-file-atomic": "count", "atomically": "count" },
     isHeadline: true,
     find: atFullDisk,

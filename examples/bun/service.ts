@@ -12,7 +12,7 @@
  * changes of another.
  */
 
-import { readJson, writeJsonAtomic } from "@aj/atomic";
+import { readJson, writeTextAtomic } from "@aj/atomic";
 
 interface State {
   readonly revision: number;
@@ -21,34 +21,84 @@ interface State {
 
 const KEY = /^[\w.-]{1,100}$/;
 const MOST_BODY_BYTES = 100_000;
+/** Of a value. */
+const MOST_DEPTH = 64;
+/** Of the whole state, as every change writes all of it. */
+const MOST_STATE_LENGTH = 10_000_000;
+const GRACE_MS = 3000;
 
 const [path, portText = process.env.PORT ?? "0"] = process.argv.slice(2);
 const port = Number(portText);
-if (path === undefined || !Number.isInteger(port) || port < 0 || port > 65535) {
+if (!path || !Number.isInteger(port) || port < 0 || port > 65535) {
   console.error("Usage: bun service.ts STATE_FILE [PORT]");
   process.exit(2);
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** By levels: a recursive walk of a deep value would overflow, as `JSON.stringify` does. */
+function isTooDeep(value: unknown): boolean {
+  let level = [value];
+  for (let depth = 0; depth <= MOST_DEPTH && level.length > 0; depth++) {
+    level = level.flatMap((entry) =>
+      typeof entry === "object" && entry !== null ? Object.values(entry) : []
+    );
+  }
+  return level.length > 0;
+}
+
+function isState(value: unknown): value is State {
+  return isObject(value) && Number.isSafeInteger(value.revision) &&
+    Number(value.revision) >= 0 && isObject(value.items) &&
+    !Object.values(value.items).some(isTooDeep);
+}
+
+async function load(file: string): Promise<State> {
+  try {
+    const state = await readJson<unknown>(file, {
+      fallback: { revision: 0, items: {} },
+    });
+    if (isState(state)) return state;
+    // Served, it would be overwritten by the first change.
+    throw new Error("this is not a state of this service, and is left alone");
+  } catch (error) {
+    console.error(`${file}: ${error instanceof Error ? error.message : error}`);
+    process.exit(1);
+  }
 }
 
 // Changes are made to the newest state at once, so that none of several that
 // come together is lost. Readers get the durable one: nobody sees what a crash
 // may still undo, and everybody his own change once it is acknowledged.
-let newest = await readJson<State>(path, {
-  fallback: { revision: 0, items: {} },
-});
+let newest = await load(path);
 let durable = newest;
 
-async function put(file: string, key: string, value: unknown): Promise<void> {
+/** Resolves to whether there was room for the change. */
+async function put(
+  file: string,
+  key: string,
+  value: unknown,
+): Promise<boolean> {
   const state: State = {
     revision: newest.revision + 1,
     items: { ...newest.items, [key]: value },
   };
+  // Before it is the newest: all later states have this one's changes in them,
+  // and with one that cannot be written none of them could.
+  const text = JSON.stringify(state);
+  if (text.length > MOST_STATE_LENGTH) return false;
   newest = state;
   // Every write has the whole state, with all earlier changes in it. So a write
   // that is superseded by a newer one loses nothing, and a hundred requests at
-  // once are acknowledged after a few writes.
-  await writeJsonAtomic(file, state);
+  // once are acknowledged after a few writes. If it fails, as on a full disk,
+  // the change stays in the newest state and comes with the next write that
+  // succeeds: taken back, it could still come with a later one already begun.
+  await writeTextAtomic(file, text);
   // Superseded writes resolve after the one that took their place.
   if (state.revision > durable.revision) durable = state;
+  return true;
 }
 
 function refuse(status: number, error: string): Response {
@@ -87,7 +137,12 @@ const server = Bun.serve({
         } catch {
           return refuse(400, "The body must be JSON");
         }
-        await put(path, key, value);
+        if (isTooDeep(value)) {
+          return refuse(400, `A value may be nested ${MOST_DEPTH} deep`);
+        }
+        if (!await put(path, key, value)) {
+          return refuse(507, "There is no room: put something shorter");
+        }
         return new Response(null, { status: 204 });
       },
     },
@@ -99,7 +154,8 @@ const server = Bun.serve({
         new URL(url).pathname
       }: try GET /items, or GET and PUT /items/KEY`,
     ),
-  // The change stays in the newest state, and comes with the next write.
+  // Nobody can promise more: the change may be in the file, or come into it
+  // with the next one. To send it again is harmless.
   error(error) {
     console.error(error);
     return refuse(500, "The change may not have been kept: send it again");
@@ -108,6 +164,10 @@ const server = Bun.serve({
 console.log(`listening on ${server.url}`);
 
 for (const signal of ["SIGINT", "SIGTERM"] as const) {
-  // Answers what has been asked, then ends by itself.
-  process.once(signal, () => server.stop());
+  // Answers what has been asked, then ends by itself; at a second signal at once.
+  process.once(signal, () => {
+    void server.stop();
+    // A request that is never sent to its end would keep it for ever.
+    setTimeout(() => void server.stop(true), GRACE_MS).unref();
+  });
 }

@@ -11,7 +11,7 @@
 import { readJson, writeJsonAtomic } from "jsr:@aj/atomic";
 
 const [path] = Deno.args;
-if (path === undefined) {
+if (!path) {
   console.error("Usage: save.ts FILE < document.json");
   Deno.exit(2);
 }

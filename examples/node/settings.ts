@@ -72,6 +72,7 @@ function parse(args: string[]): { file: string; words: string[] } {
       options: { file: { type: "string", default: "settings.json" } },
       allowPositionals: true,
     });
+    if (values.file === "") throw new Error("--file names no file");
     return { file: values.file, words: positionals };
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);

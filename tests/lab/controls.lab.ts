@@ -7,19 +7,11 @@
  */
 
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
-import {
-  cpSync,
-  mkdirSync,
-  readFileSync,
-  symlinkSync,
-  writeFileSync,
-} from "node:fs";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import process from "node:process";
 import { before, test } from "node:test";
-import { fileURLToPath } from "node:url";
 import { inScratch } from "../scratch.ts";
+import { breakCopy, copyTo } from "./broken_copy.ts";
 import { run } from "./run.ts";
 
 interface Control {
@@ -126,7 +118,10 @@ const CONTROLS: readonly Control[] = [
   {
     breaks: "a failed write leaves its temporary file",
     file: "_core.ts",
-    edits: [["yield* removeTemporary(temporary, write.bytes);", ""]],
+    edits: [[
+      "return yield* removeAfterFailure(temporary, write.bytes, reason);",
+      "return undefined;",
+    ]],
     testFile: "protocol_test.ts",
     testName:
       "sync: any call failing once leaves no temporary file, and committed tells the truth",
@@ -449,8 +444,6 @@ const CONTROLS: readonly Control[] = [
   },
 ];
 
-const root = fileURLToPath(new URL("../../", import.meta.url));
-
 /** Runs the named tests on the copy of the code there; the names of those that failed. */
 async function failuresIn(
   copy: string,
@@ -474,24 +467,6 @@ async function failuresIn(
     .filter((name) => name === testName);
 }
 
-function copyTo(directory: string): void {
-  const tracked = execFileSync("git", [
-    "ls-files",
-    "--cached",
-    "--others",
-    "--exclude-standard",
-  ], {
-    cwd: root,
-    encoding: "utf8",
-  });
-  for (const path of tracked.trimEnd().split("\n")) {
-    if (!/\.(?:ts|json)$/.test(path)) continue;
-    mkdirSync(join(directory, dirname(path)), { recursive: true });
-    cpSync(join(root, path), join(directory, path));
-  }
-  symlinkSync(join(root, "node_modules"), join(directory, "node_modules"));
-}
-
 before(() =>
   inScratch(async (copy) => {
     copyTo(copy);
@@ -505,12 +480,10 @@ for (const { breaks, file, edits, testFile, testName } of CONTROLS) {
   test(`where ${breaks}, "${testName}" fails`, () =>
     inScratch(async (copy) => {
       copyTo(copy);
-      let code = readFileSync(join(copy, file), "utf8");
-      for (const [find, replace] of edits) {
-        assert.equal(code.split(find).length, 2, `${file} has once: ${find}`);
-        code = code.replace(find, () => replace);
-      }
-      writeFileSync(join(copy, file), code);
+      breakCopy(
+        copy,
+        edits.map(([find, replace]) => ({ file, find, replace })),
+      );
       assert.deepEqual(await failuresIn(copy, testFile, testName), [testName]);
     }));
 }

@@ -24,7 +24,10 @@ export interface AtomicWriter extends AsyncDisposable {
    * {@linkcode AtomicWriter.writable}, it gives the same receipt.
    */
   commit(): Promise<WriteReceipt>;
-  /** Leaves the file as it was. After a commit it does nothing. */
+  /**
+   * Leaves the file as it was. After a commit it does nothing. Rejects where
+   * the temporary file could not be removed.
+   */
   abort(reason?: unknown): Promise<void>;
 }
 

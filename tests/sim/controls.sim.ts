@@ -1,0 +1,310 @@
+/**
+ * Does the simulator see what it is there to see? Each control breaks the real
+ * code, in a copy, and requires the named exploration to find a violation of the
+ * named kind, with a trace; and requires it to find none in the unbroken code.
+ *
+ * @module
+ */
+
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import process from "node:process";
+import { before, test } from "node:test";
+import { breakCopy, copyTo, type Edit } from "../lab/broken_copy.ts";
+import { run } from "../lab/run.ts";
+import { inScratch } from "../scratch.ts";
+
+interface Control {
+  /** What the broken code does. */
+  readonly breaks: string;
+  readonly edits: readonly Edit[];
+  /** What of the explorations sees it. */
+  readonly exploration: string;
+  readonly finds: RegExp;
+}
+
+const FSYNC =
+  'if (request.durability !== "none") yield* blockingCall("fsync", file);';
+
+const CRASHES = "crash points: writeTextAtomicSync";
+const FAULTS = "each call fails: writeTextAtomicSync";
+
+const CONTROLS: readonly Control[] = [
+  {
+    breaks: "the file is not synced",
+    edits: [{ file: "_core.ts", find: FSYNC, replace: "" }],
+    exploration: CRASHES,
+    finds: /after a crash \/d\/f is a file with ""/,
+  },
+  {
+    breaks: "the file is synced after the rename",
+    edits: [
+      { file: "_core.ts", find: FSYNC, replace: "" },
+      {
+        file: "_core.ts",
+        find: '  yield* call("close", file);\n}\n\n/** Puts the new',
+        replace: "  write.sealed = file;\n}\n\n/** Puts the new",
+      },
+      {
+        file: "_core.ts",
+        find: "  write.temporary = undefined;\n  untrackTemporary",
+        replace:
+          '  yield* blockingCall("fsync", write.sealed);\n  yield* call("close", write.sealed);\n  write.temporary = undefined;\n  untrackTemporary',
+      },
+    ],
+    exploration: CRASHES,
+    finds: /after a crash \/d\/f is a file with ""/,
+  },
+  {
+    breaks: "the directory is not synced",
+    edits: [{
+      file: "_core.ts",
+      find:
+        "    yield* afterCommit(syncDirectory(directory, target.directory));\n",
+      replace: "",
+    }],
+    exploration: CRASHES,
+    finds: /\/d\/f has resolved, but after a crash it is absent/,
+  },
+  {
+    breaks: "the parents of new directories are not synced",
+    edits: [{
+      file: "_directories.ts",
+      find: '  yield* blockingCall("fsync", parent);\n',
+      replace: "",
+    }],
+    exploration: CRASHES,
+    finds: /\/d\/a\/b\/f has resolved, but after a crash it is absent/,
+  },
+  {
+    breaks: "the temporary file is made in another directory",
+    edits: [{
+      file: "_temporary.ts",
+      find: "joinPath(port, directory, temporaryName(port, name))",
+      replace: 'joinPath(port, "/elsewhere", temporaryName(port, name))',
+    }],
+    exploration: CRASHES,
+    finds: /\/elsewhere\/\.f\..*\.tmp is no business of a write/,
+  },
+  {
+    breaks: "the file is written in place",
+    edits: [
+      {
+        file: "_temporary.ts",
+        find: "joinPath(port, directory, temporaryName(port, name))",
+        replace: "joinPath(port, directory, name)",
+      },
+      {
+        file: "tests/sim/machine_port.ts",
+        find: "this.process.create(path, mode)",
+        replace: "this.process.openToOverwrite(path, mode)",
+      },
+    ],
+    exploration: CRASHES,
+    finds: /a reader of \/d\/f finds a file with ""/,
+  },
+  {
+    breaks: "the temporary name can be predicted",
+    edits: [{
+      file: "_temporary.ts",
+      find: "${host.randomUUID()}",
+      replace: "00000000-0000-4000-8000-000000000000",
+    }],
+    exploration: "processes: two writers of a new file, in containers",
+    finds: /writer\d fails: SystemCallError: create failed/,
+  },
+  {
+    breaks: "a short write is taken for a whole one",
+    edits: [{
+      file: "_core.ts",
+      find: "offset += taken;",
+      replace: "offset += rest.length;",
+    }],
+    exploration: CRASHES,
+    finds: /a reader of \/d\/f finds a file with "new"/,
+  },
+  {
+    breaks: "a failed sync of the file is tried again",
+    edits: [{
+      file: "_core.ts",
+      find: FSYNC,
+      replace:
+        `if (request.durability !== "none") try { yield* blockingCall("fsync", file); } catch { yield* blockingCall("fsync", file); }`,
+    }],
+    exploration: FAULTS,
+    finds: /after a crash \/d\/f is a file with ""/,
+  },
+  {
+    breaks: "a failed sync of the directory is tried again",
+    edits: [{
+      file: "_core.ts",
+      find:
+        "    yield* afterCommit(syncDirectory(directory, target.directory));\n",
+      replace:
+        "    try { yield* syncDirectory(directory, target.directory); } catch { yield* afterCommit(syncDirectory(directory, target.directory)); }\n",
+    }],
+    exploration: FAULTS,
+    finds: /\/d\/f has resolved, but after a crash it is absent/,
+  },
+  {
+    breaks: "the temporary name is removed after the rename",
+    edits: [{
+      file: "_core.ts",
+      find: "  write.temporary = undefined;\n  untrackTemporary(temporary);\n",
+      replace: "",
+    }],
+    exploration: FAULTS,
+    finds: /a name is used that is somebody else's/,
+  },
+  {
+    breaks: "a writer relies on a sync of the directory that began too early",
+    edits: [{
+      file: "_shared_sync.ts",
+      find: "  if (running === undefined) return begin();\n",
+      replace:
+        "  if (running === undefined) return begin();\n  if (running !== undefined) return running.done;\n",
+    }],
+    exploration: "realm: two files in one directory",
+    finds: /\/d\/[fg] has resolved, but after a crash it is/,
+  },
+  {
+    breaks: "createNew renames",
+    edits: [{
+      file: "_core.ts",
+      find: "  if (request.createNew) {\n",
+      replace:
+        "  if (request.createNew && request.durability === undefined) {\n",
+    }],
+    exploration: "processes: two writers with createNew",
+    finds: /createNew has replaced \/d\/f/,
+  },
+  {
+    breaks: "a sync write does not stop the older one that is at its rename",
+    edits: [{
+      file: "_core.ts",
+      find: "  if (older !== undefined) yield* removeOlder(older);\n",
+      replace: "",
+    }],
+    exploration: "realm: a synchronous write among two, on a slow disk",
+    finds: /comes after .*, which was called later/,
+  },
+  {
+    breaks: "a sync write is no more durable than it was asked to be",
+    edits: [{
+      file: "_write.ts",
+      find: "    if (durability === request.durability) return;\n",
+      replace: "    if (durability !== undefined) return;\n",
+    }],
+    exploration: "realm: a synchronous write that promises less",
+    finds: /has resolved, but after a crash it is/,
+  },
+  {
+    breaks: "a secret can be read by others while it is written",
+    edits: [{
+      file: "_metadata.ts",
+      find: "return mode === undefined ? 0o666 : mode & PERMISSIONS;",
+      replace: "return mode === undefined ? 0o666 : 0o666;",
+    }],
+    exploration: CRASHES,
+    finds: /others may read \/d\/\.f\..*\.tmp: mode 0o644/,
+  },
+  {
+    breaks: "the owner is changed to another one",
+    edits: [{
+      file: "_metadata.ts",
+      find: "  if (actual !== mode) notPreserved.push",
+      replace:
+        '  if (owner !== undefined) yield* call("fchown", file, owner.uid, owner.gid + 1);\n  if (actual !== mode) notPreserved.push',
+    }],
+    exploration: CRASHES,
+    finds: /the owner should be/,
+  },
+  {
+    breaks: "a failed write does not close its files",
+    edits: [{
+      file: "_core.ts",
+      find: '  if (file !== undefined) yield* attempt(call("close", file));\n',
+      replace: "",
+    }],
+    exploration: FAULTS,
+    finds: /writer has not closed/,
+  },
+  {
+    breaks: "a rename that fails is taken for one that was not done",
+    edits: [{
+      file: "_core.ts",
+      find: `    if (isGone || !failedWith(error, ...CHANGED_NOTHING)) {
+      error.committed = "unknown";
+    }
+`,
+      replace: "    void isGone;\n",
+    }],
+    exploration: FAULTS,
+    finds: /committed is false, and the new content is in place/,
+  },
+  {
+    breaks: "an attempt that has left its temporary file is repeated",
+    edits: [{
+      file: "_retry.ts",
+      find:
+        "if (error instanceof ProtocolError && error.leftover !== undefined) {",
+      replace: "if (error === undefined) {",
+    }],
+    exploration: FAULTS,
+    finds: /\.tmp is left/,
+  },
+  {
+    breaks: "the writer's abort does not tell that its temporary file stays",
+    edits: [{
+      file: "_atomic_writer.ts",
+      find:
+        "      if (failure !== undefined) throw this.#explained(failure);\n",
+      replace: "",
+    }],
+    exploration: "each call fails: openAtomicWriter, abort",
+    finds: /\.tmp is left/,
+  },
+  {
+    breaks: "the superseded resolve before the newest is durable",
+    edits: [{
+      file: "_core.ts",
+      find:
+        "    yield* afterCommit(syncDirectory(directory, target.directory));\n",
+      replace:
+        "    if (!target.absent) yield* afterCommit(syncDirectory(directory, target.directory));\n",
+    }],
+    exploration: "realm: createNew before another write",
+    finds: /has resolved, but after a crash it is/,
+  },
+];
+
+/** Runs one exploration on the copy of the code there, in its short form. */
+function explore(copy: string, exploration: string) {
+  const program = join(copy, "tests/sim/run.ts");
+  return run([process.execPath, program, "--short", exploration]);
+}
+
+before(() =>
+  inScratch(async (copy) => {
+    copyTo(copy);
+    const all = new Set(CONTROLS.map(({ exploration }) => exploration));
+    for (const exploration of all) {
+      const { code, stdout, stderr } = await explore(copy, exploration);
+      assert.equal(code, 0, `${exploration}\n${stdout}${stderr}`);
+      assert.match(stdout, /^[1-9]\d* distinct states, 0 violations/m);
+    }
+  })
+);
+
+for (const { breaks, edits, exploration, finds } of CONTROLS) {
+  test(`where ${breaks}, "${exploration}" finds it, with a trace`, () =>
+    inScratch(async (copy) => {
+      copyTo(copy);
+      breakCopy(copy, edits);
+      const { code, stdout, stderr } = await explore(copy, exploration);
+      assert.equal(code, 1, stderr);
+      const [, ...found] = stdout.split("\nVIOLATION in ");
+      assert.ok(found.some((text) => finds.test(text)), stdout);
+      for (const text of found) assert.match(text, /^ +\w+: \w+\(.*\) = /m);
+    }));
+}

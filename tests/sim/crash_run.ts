@@ -1,0 +1,313 @@
+/**
+ * Runs one public operation on a simulated machine, and looks at the machine
+ * after every system call: alive, and as a crash would leave it then. Any of
+ * the calls can be made to fail.
+ *
+ * @module
+ */
+
+import { currentPort, substitutePort } from "../../_runtime/current.ts";
+import type { WriteOptions, WriteReceipt } from "../../mod.ts";
+import { AtomicError, DurabilityError } from "../../errors.ts";
+import { FileClaim, type Legal, Violation } from "./claims.ts";
+import type { CrashBounds } from "./crash.ts";
+import {
+  describeCall,
+  type Fault,
+  MachinePort,
+  type Observer,
+  type SimulatedCall,
+} from "./machine_port.ts";
+import {
+  type Expected,
+  expected,
+  expectedRead,
+  type Form,
+  prepare,
+  type Situation,
+} from "./operations.ts";
+import type { Machine } from "./posix.ts";
+import type { Tally } from "./report.ts";
+import {
+  lookAfterCrash,
+  lookAlive,
+  lookAtTheEnd,
+  type Scene,
+} from "./scene.ts";
+import { liveView, lookUp, type View } from "./view.ts";
+
+/** An operation, and what happens to it. */
+export interface Run {
+  readonly form: Form;
+  readonly situation: Situation;
+  readonly options: WriteOptions;
+  /** What one write call takes at the most. */
+  readonly writeBytes: number;
+  /** What becomes of the call with this index. */
+  readonly fault?: (call: SimulatedCall, index: number) => Fault | undefined;
+}
+
+/** A violation, with what led there. */
+export interface Finding {
+  readonly run: string;
+  readonly message: string;
+  readonly trace: readonly string[];
+}
+
+export interface RunResult {
+  /** The calls that were made. */
+  readonly calls: readonly SimulatedCall[];
+  readonly finding: Finding | undefined;
+}
+
+/** What a run is called. */
+export function nameOf({ form, situation, options, writeBytes }: Run): string {
+  const words = Object.entries(options).map(([name, value]) =>
+    `${name}: ${JSON.stringify(value)}`
+  );
+  const short = writeBytes === Infinity ? [] : [`writes of ${writeBytes}`];
+  return [form.name, situation.name, ...words, ...short].join(", ");
+}
+
+/** Runs it. States are counted in `tally`. */
+export async function crashRun(
+  run: Run,
+  tally: Tally,
+  bounds: CrashBounds,
+): Promise<RunResult> {
+  const { form, situation, options, writeBytes } = run;
+  const { machine, writer } = prepare(situation);
+  machine.limits.writeBytes = writeBytes;
+  const expectation = expectationOf(run);
+  const scene = sceneOf(run, machine, expectation.target);
+  const [claim] = scene.claims;
+  const calls: SimulatedCall[] = [];
+  const trace: string[] = [];
+  const injected: { code: string; call: SimulatedCall }[] = [];
+  const gone = new Set<unknown>();
+  let violation: Violation | undefined;
+  let seen = "";
+  const look = () => {
+    lookAlive(scene);
+    const state = `${machine.disk.revision} ${claim?.key}`;
+    if (state === seen) return;
+    seen = state;
+    lookAfterCrash(scene, tally, bounds);
+  };
+  const observer: Observer = {
+    before(call) {
+      if (call.args.some((argument) => gone.has(argument))) {
+        violation ??= new Violation("a name is used that is somebody else's");
+      }
+      const fault = run.fault?.(call, calls.length);
+      calls.push(call);
+      if (fault !== undefined) injected.push({ code: fault.code, call });
+      return fault;
+    },
+    after(call, outcome) {
+      trace.push(`${describeCall(call)} = ${outcome}`);
+      if (call.name === "rename" && outcome === "ok") gone.add(call.args[0]);
+      // Not thrown here: the library would take it for a failed call.
+      violation ??= caught(look);
+    },
+  };
+  const port = new MachinePort(writer, observer);
+  const settled = await onPort(port, () => form.write(situation.path, options));
+  violation ??= caught(() => {
+    if (claim !== undefined) {
+      const view = liveView(machine);
+      checkOutcome(run, claim, view, settled, injected, options);
+    }
+    seen = "";
+    look();
+    lookAtTheEnd(scene, leftovers(settled, injected));
+  });
+  tally.runs++;
+  const finding = violation && {
+    run: nameOf(run),
+    message: violation.message,
+    trace: [...trace, `settled: ${told(settled)}`],
+  };
+  return { calls, finding };
+}
+
+function expectationOf({ form, situation, options }: Run): Expected {
+  return form.reads ? expectedRead(situation) : expected(situation, options);
+}
+
+type Settled = { readonly receipt: WriteReceipt | undefined } | {
+  readonly error: unknown;
+};
+
+function told(settled: Settled): string {
+  if ("error" in settled) return String(settled.error);
+  return `resolved ${JSON.stringify(settled.receipt)}`;
+}
+
+function caught(body: () => void): Violation | undefined {
+  try {
+    body();
+    return undefined;
+  } catch (error) {
+    if (error instanceof Violation) return error;
+    throw error;
+  }
+}
+
+async function onPort(
+  port: MachinePort,
+  body: () => Promise<WriteReceipt | undefined>,
+): Promise<Settled> {
+  const before = currentPort();
+  substitutePort(port);
+  try {
+    return { receipt: await body() };
+  } catch (error) {
+    return { error };
+  } finally {
+    substitutePort(before);
+  }
+}
+
+function sceneOf(
+  run: Run,
+  machine: Machine,
+  target: string,
+): Scene {
+  const { form, situation, options } = run;
+  const { mode, uid } = kept(run, target);
+  // Whose owner a user cannot keep gets another mode as well; and what fails to
+  // be kept is told in the receipt.
+  const isKept = situation.uid === 0 && run.fault === undefined;
+  const legal: Legal = {
+    text: form.text,
+    mode: options.mode ?? (isKept ? mode : undefined),
+    owner: options.owner ?? (isKept ? { uid, gid: uid } : undefined),
+  };
+  const survives = (options.durability ?? "full") !== "none";
+  const view = liveView(machine);
+  return {
+    operation: nameOf(run),
+    machine,
+    claims: [new FileClaim(target, [legal], survives, view)],
+    innocents: new Map(Object.entries(situation.innocents)),
+    names: new Map([
+      ...Object.entries(situation.names),
+      ["/elsewhere", []],
+    ]),
+    isSecret: options.mode === 0o600,
+  };
+}
+
+/** The mode and the owner that the new file has where nothing keeps them from it. */
+function kept(
+  { situation, options: { preserve } }: Run,
+  target: string,
+): { mode: number; uid: number } {
+  const { old, uid } = situation;
+  return preserve === false || old === undefined || target !== situation.target
+    ? { mode: 0o644, uid }
+    : old;
+}
+
+/** Codes that say the same as the one that was injected. */
+const CODE_OF: Readonly<Record<string, string>> = {
+  NotCapable: "PERMISSION_SCOPE",
+};
+
+function checkOutcome(
+  run: Run,
+  claim: FileClaim,
+  view: View,
+  settled: Settled,
+  injected: readonly { code: string; call: SimulatedCall }[],
+  options: WriteOptions,
+): void {
+  const { form } = run;
+  const expectation = expectationOf(run);
+  if ("receipt" in settled) {
+    const { receipt } = settled;
+    if (form.changes === "nothing") {
+      if (claim.replacements > 0) {
+        throw new Violation(
+          "it is to change nothing, and has changed the file",
+        );
+      }
+      return;
+    }
+    if (receipt === undefined || !("resolves" in expectation)) {
+      throw new Violation(
+        `it should be refused: ${JSON.stringify(expectation)}`,
+      );
+    }
+    const { durability = "full" } = options;
+    if (
+      receipt.path !== claim.path ||
+      receipt.fileSynced !== (durability !== "none") ||
+      receipt.directorySynced !== (durability === "full") ||
+      receipt.bytes !== form.text.length
+    ) {
+      throw new Violation(`the receipt is wrong: ${JSON.stringify(receipt)}`);
+    }
+    claim.promise([form.text], durability === "full");
+    const { mode, uid } = kept(run, claim.path);
+    const found = lookUp(view, claim.path)?.metadata;
+    const lost = receipt.notPreserved;
+    const isModeLost = found?.mode !== (options.mode ?? mode);
+    const isOwnerLost = found?.uid !== (options.owner?.uid ?? uid);
+    if (isModeLost && !lost.includes("mode")) {
+      throw new Violation(`the mode was lost, and the receipt does not say so`);
+    }
+    if (isOwnerLost && !lost.includes("owner")) {
+      throw new Violation(
+        `the owner was lost, and the receipt does not say so`,
+      );
+    }
+    return;
+  }
+  const { error } = settled;
+  if (!(error instanceof AtomicError)) {
+    throw new Violation(`no AtomicError: ${told(settled)}`);
+  }
+  const { code, committed } = error;
+  const codes = injected.map(({ code }) => CODE_OF[code] ?? code);
+  if (injected.length === 0) {
+    const isRefusal = "code" in expectation && expectation.code === code;
+    if (!isRefusal) throw new Violation(`it should resolve: ${error}`);
+  } else if (
+    !codes.includes(code) && !EQUIVALENT.includes(code) &&
+    !("code" in expectation && expectation.code === code)
+  ) {
+    throw new Violation(
+      `failed with ${code}, where ${codes.join(", ")} was injected: ${error}`,
+    );
+  }
+  const isInPlace = claim.replacements > 0;
+  if (committed === false && isInPlace || committed === true && !isInPlace) {
+    throw new Violation(
+      `committed is ${committed}, and the new content is ${
+        isInPlace ? "" : "not "
+      }in place: ${error}`,
+    );
+  }
+  if (committed === true && !(error instanceof DurabilityError)) {
+    throw new Violation(`a failure after the commit is no ${error.name}`);
+  }
+  if (isInPlace) claim.promise([form.text], false);
+}
+
+/** What the library makes of other codes. */
+const EQUIVALENT = ["UNSUPPORTED_ENVIRONMENT", "SHORT_WRITE"];
+
+/** Temporary files that may stay: where removing them failed, and the error says so. */
+function leftovers(
+  settled: Settled,
+  injected: readonly { code: string; call: SimulatedCall }[],
+): string[] {
+  const message = "error" in settled ? String(settled.error) : "";
+  return injected.flatMap(({ call: { name, args: [path] } }) =>
+    name === "unlink" && typeof path === "string" && message.includes(path)
+      ? [path]
+      : []
+  );
+}

@@ -1,0 +1,84 @@
+/**
+ * Every system call of an operation fails: once, from then on, or with all that
+ * come after it; with each code that the call may plausibly fail with.
+ *
+ * @module
+ */
+
+import type { SystemCalls } from "../../_runtime/port.ts";
+import type { CrashBounds } from "./crash.ts";
+import { crashRun, type Finding, type Run } from "./crash_run.ts";
+import type { Fault } from "./machine_port.ts";
+import type { Tally } from "./report.ts";
+
+/** What each call may fail with. */
+const CODES: Readonly<Record<keyof SystemCalls, readonly string[]>> = {
+  create: ["EACCES", "EDQUOT", "EIO", "EMFILE", "ENFILE", "ENOSPC", "EROFS"],
+  open: ["EACCES", "EIO", "EMFILE"],
+  read: ["EIO"],
+  write: ["EDQUOT", "EIO", "ENOSPC"],
+  fstat: ["EIO"],
+  fchmod: ["EIO", "EPERM"],
+  fchown: ["EIO", "EPERM"],
+  fsync: ["EDQUOT", "EIO", "ENOSPC"],
+  close: ["EIO"],
+  lstat: ["EACCES", "EIO"],
+  readlink: ["EACCES", "EIO"],
+  realpath: ["EACCES", "EIO", "EMFILE"],
+  mkdir: ["EACCES", "EDQUOT", "EIO", "ENOSPC"],
+  link: ["EDQUOT", "EIO", "EMLINK", "ENOSPC", "EPERM"],
+  rename: ["EACCES", "EBUSY", "EDQUOT", "EIO", "ENOSPC", "EXDEV"],
+  unlink: ["EACCES", "EIO"],
+  sleep: [],
+};
+
+/** The calls that a server may have carried out although it reports a failure. */
+const AMBIGUOUS = ["link", "rename", "unlink"];
+
+type Extent = "once" | "the same call from then on" | "all from then on";
+const EXTENTS: readonly Extent[] = [
+  "once",
+  "the same call from then on",
+  "all from then on",
+];
+
+/** Runs an operation with each failure there is; the first violation ends it. */
+export async function failEach(
+  run: Run,
+  tally: Tally,
+  bounds: CrashBounds,
+): Promise<Finding | undefined> {
+  const { calls, finding } = await crashRun(run, tally, bounds);
+  if (finding !== undefined) return finding;
+  for (const [index, { name }] of calls.entries()) {
+    const faults: Fault[] = CODES[name].map((code) => ({
+      code,
+      isDone: false,
+    }));
+    if (AMBIGUOUS.includes(name)) faults.push({ code: "EIO", isDone: true });
+    for (const fault of faults) {
+      for (const extent of EXTENTS) {
+        if (fault.isDone && extent !== "once") continue;
+        const failing: Run = {
+          ...run,
+          fault: (call, now) => {
+            const isMeant = now === index || now > index &&
+                (extent === "all from then on" ||
+                  extent === "the same call from then on" &&
+                    call.name === name);
+            return isMeant && call.name !== "sleep" ? fault : undefined;
+          },
+        };
+        const { finding } = await crashRun(failing, tally, bounds);
+        if (finding === undefined) continue;
+        const done = fault.isDone ? ", although it was done" : "";
+        return {
+          ...finding,
+          run:
+            `${finding.run}; call ${index}, ${name}, fails with ${fault.code}, ${extent}${done}`,
+        };
+      }
+    }
+  }
+  return undefined;
+}

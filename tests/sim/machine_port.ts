@@ -1,0 +1,205 @@
+/**
+ * The library on a simulated machine: a port whose system calls are those of
+ * one of its processes, looked at before and after, and failed where a test
+ * says so.
+ *
+ * @module
+ */
+
+import type {
+  AsyncSystemCalls,
+  FileStatus,
+  OpenFile,
+  Port,
+  SystemCalls,
+} from "../../_runtime/port.ts";
+import {
+  type Descriptor,
+  type Inode,
+  PosixError,
+  type Process,
+} from "./posix.ts";
+
+/** A system call as a simulated process makes it. */
+export interface SimulatedCall {
+  readonly process: Process;
+  readonly name: keyof SystemCalls;
+  readonly args: readonly unknown[];
+}
+
+/** How a call fails: nothing was done, or all was done and the answer is wrong. */
+export interface Fault {
+  readonly code: string;
+  readonly isDone: boolean;
+}
+
+/** What watches the calls. */
+export interface Observer {
+  before(call: SimulatedCall): Fault | undefined;
+  after(call: SimulatedCall, outcome: string): void;
+}
+
+/** How an asynchronous call is carried out: at once, or when a schedule says so. */
+export type Schedule = (
+  call: SimulatedCall,
+  perform: () => unknown,
+) => Promise<unknown>;
+
+const AT_ONCE: Schedule = (_call, perform) =>
+  new Promise((resolve) => resolve(perform()));
+
+export class MachinePort implements Port {
+  readonly windows = false;
+  readonly changesByPath: boolean = false;
+  readonly pid: number;
+  readonly process: Process;
+  /** Milliseconds; only sleeping takes time, unless `tick` says otherwise. */
+  clock = 0;
+  /** How far the clock goes each time it is looked at: above 1, no call is cheap enough to be made inline. */
+  tick = 0;
+  readonly #observer: Observer;
+  readonly #schedule: Schedule;
+  #sync: SystemCalls | undefined;
+  #async: AsyncSystemCalls | undefined;
+  #uuids = 0;
+
+  constructor(
+    process: Process,
+    observer: Observer,
+    schedule: Schedule = AT_ONCE,
+  ) {
+    this.process = process;
+    this.pid = process.pid;
+    this.#observer = observer;
+    this.#schedule = schedule;
+  }
+
+  /** Made on first use: most processes make their calls through `perform`. */
+  get sync(): SystemCalls {
+    return this.#sync ??= new Proxy(this.#raw, {
+      get: (_raw, name: keyof SystemCalls) => (...args: unknown[]) =>
+        this.perform({ process: this.process, name, args }),
+    });
+  }
+
+  get async(): AsyncSystemCalls {
+    const promising: Partial<AsyncSystemCalls> = {};
+    return this.#async ??= new Proxy(promising, {
+      get: (_none, name: keyof SystemCalls) => (...args: unknown[]) => {
+        const call = { process: this.process, name, args };
+        return this.#schedule(call, () => this.perform(call));
+      },
+    }) as AsyncSystemCalls;
+  }
+
+  cwd(): string {
+    return "/";
+  }
+
+  /** Never the same twice on one machine, and the same in every run. */
+  randomUUID(): string {
+    const count = `${++this.#uuids}`.padStart(12, "0");
+    const name = [...this.process.name].map((letter) =>
+      letter.charCodeAt(0).toString(16)
+    ).join("").slice(-8).padStart(8, "0");
+    return `${name}-0000-4000-8000-${count}`;
+  }
+
+  now(): number {
+    return this.clock += this.tick;
+  }
+
+  permission(): "granted" {
+    return "granted";
+  }
+
+  onExit(): void {}
+
+  errorCode(error: unknown): string | undefined {
+    return error instanceof PosixError ? error.code : undefined;
+  }
+
+  /** Makes a call: looked at, failed or done. */
+  perform(call: SimulatedCall): unknown {
+    const { name, args } = call;
+    const fault = this.#observer.before(call);
+    try {
+      if (fault === undefined) {
+        const result = Reflect.apply(this.#raw[name], this.#raw, args);
+        this.#observer.after(call, shown(result));
+        return result;
+      }
+      if (fault.isDone || name === "close") {
+        Reflect.apply(this.#raw[name], this.#raw, args);
+      } else if (name === "fsync") {
+        this.process.failSync(descriptor(args[0]));
+      }
+      throw new PosixError(fault.code, name);
+    } catch (error) {
+      if (!(error instanceof PosixError)) throw error;
+      this.#observer.after(call, error.code);
+      throw error;
+    }
+  }
+
+  readonly #raw: SystemCalls = {
+    create: (path, mode) => this.process.create(path, mode),
+    open: (path) => this.process.open(path),
+    read: (file, into, position) =>
+      this.process.read(descriptor(file), into, position),
+    write: (file, bytes) => this.process.write(descriptor(file), bytes),
+    fstat: (file) => statusOf(this.process.fstat(descriptor(file))),
+    fchmod: (file, mode) => this.process.chmod(descriptor(file), mode),
+    fchown: (file, uid, gid) => this.process.chown(descriptor(file), uid, gid),
+    fsync: (file) => this.process.fsync(descriptor(file)),
+    close: (file) => this.process.close(descriptor(file)),
+    lstat: (path) => statusOf(this.process.lstat(path)),
+    readlink: (path) => this.process.readlink(path),
+    realpath: (path) => this.process.realpath(path),
+    mkdir: (path) => this.process.mkdir(path),
+    link: (from, to) => this.process.link(from, to),
+    rename: (from, to) => this.process.rename(from, to),
+    unlink: (path) => this.process.unlink(path),
+    // Whole milliseconds: the jitter would make each run another one.
+    sleep: (ms) => {
+      this.clock += Math.ceil(ms);
+    },
+  };
+}
+
+function descriptor(file: unknown): Descriptor {
+  if (!isDescriptor(file)) throw new Error("Not opened by this port");
+  return file;
+}
+
+function isDescriptor(value: unknown): value is Descriptor & OpenFile {
+  return typeof value === "object" && value !== null && "inode" in value;
+}
+
+function statusOf(inode: Inode): FileStatus {
+  const { kind, mode, uid, gid, nlink, device, ino, bytes, text } = inode;
+  const size = kind === "symlink" ? text.length : bytes.length;
+  return { kind, size, mode, uid, gid, nlink, dev: device, ino };
+}
+
+/** A call as a person reads it. */
+export function describeCall({ process, name, args }: SimulatedCall): string {
+  // The length of a sleep is a matter of chance.
+  const words = name === "sleep" ? [] : args.map(shown);
+  return `${process.name}: ${name}(${words.join(", ")})`;
+}
+
+/** A value as a person reads it. */
+export function shown(value: unknown): string {
+  if (value === undefined) return "ok";
+  if (typeof value === "string") return JSON.stringify(value);
+  if (typeof value === "number") return `${value}`;
+  if (value instanceof Uint8Array) {
+    return JSON.stringify(new TextDecoder().decode(value.subarray(0, 40)));
+  }
+  if (isDescriptor(value)) return `<${value.path}>`;
+  if (typeof value === "object" && value !== null && "ino" in value) {
+    return JSON.stringify(value);
+  }
+  return String(value);
+}

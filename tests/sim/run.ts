@@ -1,0 +1,178 @@
+/**
+ * Runs the explorations, and prints what was looked at and what was found.
+ *
+ * ```sh
+ * npm run test:sim          # everything
+ * npm run test:sim:short    # what CI has time for
+ * ```
+ *
+ * With a word, only what has it in its name.
+ *
+ * @module
+ */
+
+import process from "node:process";
+import type { CrashBounds } from "./crash.ts";
+import { crashRun, type Finding } from "./crash_run.ts";
+import { failEach } from "./faults.ts";
+import { type Bounds, explore } from "./interleave.ts";
+import { FORMS, OPTIONS, READS, SITUATIONS } from "./operations.ts";
+import { exploreRealm, type RealmBounds } from "./realm.ts";
+import { REALM_SCENARIOS, SLOW_REALM_SCENARIOS } from "./realm_scenarios.ts";
+import { Tally } from "./report.ts";
+import { LARGE_SCENARIOS, SCENARIOS } from "./scenarios.ts";
+
+const words = process.argv.slice(2);
+const isShort = words.includes("--short");
+const [filter = ""] = words.filter((word) => word !== "--short");
+
+/** The same numbers in every run. */
+function randomNumbers(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return state / 2 ** 32;
+  };
+}
+
+const CRASHES: CrashBounds = {
+  changes: 10,
+  images: 4096,
+  random: randomNumbers(20261120),
+};
+const PROCESSES: Bounds = { ...CRASHES, kills: 1, states: 5_000_000 };
+const REALM: RealmBounds = { ...CRASHES, schedules: isShort ? 300 : 20_000 };
+
+const findings: Finding[] = [];
+let total = 0;
+let violations = 0;
+
+const columns = [52, 9, 9, 9, 9, 9];
+
+function row(...cells: readonly (string | number)[]): void {
+  console.log(
+    cells.map((cell, index) =>
+      index === 0
+        ? `${cell}`.padEnd(columns[index] ?? 0)
+        : `${cell}`.padStart(columns[index] ?? 0)
+    ).join(" "),
+  );
+}
+
+function report(
+  tally: Tally,
+  finding: Finding | undefined,
+  isClosed = true,
+): void {
+  const bounds = tally.isSampled || !isClosed ? "sampled" : "closed";
+  row(
+    tally.name,
+    tally.runs,
+    tally.states,
+    tally.images("any"),
+    tally.images("ordered"),
+    bounds,
+  );
+  total += tally.distinct;
+  if (finding === undefined) return;
+  violations++;
+  findings.push(finding);
+}
+
+function heading(title: string): void {
+  console.log(`\n${title}`);
+  row("", "runs", "states", "any", "ordered", "bounds");
+}
+
+async function exploreCrashes(): Promise<void> {
+  heading("Crash points of each operation");
+  const durabilities = isShort
+    ? ["full"] as const
+    : ["full", "ordered", "none"] as const;
+  for (const form of [...FORMS, ...READS]) {
+    const tally = new Tally(form.name);
+    if (!isChosen(`crash points: ${form.name}`)) continue;
+    let found: Finding | undefined;
+    for (const situation of SITUATIONS) {
+      for (const given of form.reads ? [{}] : OPTIONS) {
+        for (const durability of durabilities) {
+          for (const writeBytes of isShort ? [3] : [1, 3, Infinity]) {
+            const options = { ...given, durability };
+            const run = { form, situation, options, writeBytes };
+            const { finding } = await crashRun(run, tally, CRASHES);
+            found ??= finding;
+          }
+        }
+      }
+    }
+    report(tally, found);
+  }
+}
+
+async function exploreFaults(): Promise<void> {
+  heading("Each call fails: once, from then on, with all that follow");
+  const chosen = isShort ? [{}] : [
+    {},
+    { createNew: true },
+    { mode: 0o600 },
+    { durability: "ordered" },
+    { durability: "none" },
+  ] as const;
+  for (const form of [...FORMS, ...READS]) {
+    if (!isChosen(`each call fails: ${form.name}`)) continue;
+    const tally = new Tally(form.name);
+    let found: Finding | undefined;
+    for (const situation of SITUATIONS) {
+      for (const given of form.reads ? [{}] : chosen) {
+        const options = { ...given, retryMs: 1 };
+        const run = { form, situation, options, writeBytes: 3 };
+        found ??= await failEach(run, tally, CRASHES);
+      }
+    }
+    report(tally, found);
+  }
+}
+
+function exploreProcesses(): void {
+  heading("Interleavings of processes, of which one may be killed");
+  const scenarios = isShort ? SCENARIOS : [...SCENARIOS, ...LARGE_SCENARIOS];
+  for (const scenario of scenarios) {
+    if (!isChosen(`processes: ${scenario.name}`)) continue;
+    const tally = new Tally(scenario.name);
+    const { kills = PROCESSES.kills } = scenario;
+    const bounds = { ...PROCESSES, kills };
+    const { finding, isClosed } = explore(scenario, bounds, tally);
+    report(tally, finding, isClosed);
+  }
+}
+
+async function exploreRealms(): Promise<void> {
+  heading("Schedules of the asynchronous calls of one realm");
+  for (const scenario of [...REALM_SCENARIOS, ...SLOW_REALM_SCENARIOS]) {
+    if (!isChosen(`realm: ${scenario.name}`)) continue;
+    const tally = new Tally(scenario.name);
+    const { finding, isClosed } = await exploreRealm(scenario, REALM, tally);
+    report(tally, finding, isClosed);
+  }
+}
+
+function isChosen(name: string): boolean {
+  return name.includes(filter);
+}
+
+const start = performance.now();
+await exploreCrashes();
+await exploreFaults();
+exploreProcesses();
+await exploreRealms();
+for (const { run, message, trace } of findings) {
+  console.log(`\nVIOLATION in ${run}\n  ${message}\n`);
+  for (const line of trace) console.log(`    ${line}`);
+}
+console.log(
+  `\n${total} distinct states, ${violations} violations, ${
+    Math.round((performance.now() - start) / 1000)
+  } s`,
+);
+console.log(`${violations === 0 ? 1 : 0} passed, ${violations} failed`);
+process.exitCode = violations === 0 ? 0 : 1;

@@ -1,0 +1,141 @@
+/**
+ * A simulated machine with somebody who looks at it after every system call,
+ * alive and as a crash would leave it just now.
+ *
+ * @module
+ */
+
+import { checkInnocent, type FileClaim, Violation } from "./claims.ts";
+import {
+  CRASH_MODELS,
+  type CrashBounds,
+  crashImages,
+  isSampled,
+} from "./crash.ts";
+import type { Machine } from "./posix.ts";
+import type { Tally } from "./report.ts";
+import {
+  crashView,
+  liveView,
+  lookUp,
+  namesIn,
+  type View,
+  written,
+} from "./view.ts";
+
+/** What is looked at. */
+export interface Scene {
+  /** What is done there: the same disk counts once for each. */
+  readonly operation: string;
+  readonly machine: Machine;
+  readonly claims: readonly FileClaim[];
+  /** Other files, by path, with what they hold. */
+  readonly innocents: ReadonlyMap<string, string>;
+  /** Which names each directory may have, but for temporary files of the targets in it. */
+  readonly names: ReadonlyMap<string, readonly string[]>;
+  /** Whether nobody but the owner may at any time read what is written. */
+  readonly isSecret: boolean;
+}
+
+export const TEMPORARY: RegExp =
+  /^\..*\.\d+\.[\da-f]{8}-[\da-f]{4}-4[\da-f]{3}-[\da-f]{4}-[\da-f]{12}\.tmp$/;
+
+/** Looks at the living machine. */
+export function lookAlive(scene: Scene): void {
+  const view = liveView(scene.machine);
+  for (const claim of scene.claims) claim.observe(view);
+  checkSurroundings(scene, view);
+}
+
+/** Looks at what a crash would leave now. */
+export function lookAfterCrash(
+  { machine: { disk }, ...scene }: Scene,
+  tally: Tally,
+  bounds: CrashBounds,
+): void {
+  for (const model of CRASH_MODELS) {
+    if (isSampled(disk, model, bounds)) tally.isSampled = true;
+    for (const image of crashImages(disk, model, bounds)) {
+      const view = crashView(image);
+      try {
+        for (const claim of scene.claims) claim.checkCrash(view);
+        checkSurroundings(scene, view);
+      } catch (error) {
+        if (!(error instanceof Violation)) throw error;
+        throw new Violation(
+          `${error.message}\nthe disk then (${model}):\n${drawn(view)}`,
+        );
+      }
+      tally.image(model, `${scene.operation}\n${written(view)}`);
+    }
+  }
+}
+
+/** What is left once everything has come to its end: no temporary files, but for those that were told. */
+export function lookAtTheEnd(scene: Scene, told: readonly string[]): void {
+  const view = liveView(scene.machine);
+  for (const directory of scene.names.keys()) {
+    for (const name of namesIn(view, directory)) {
+      const path = `${directory}/${name}`;
+      if (TEMPORARY.test(name) && !told.includes(path)) {
+        throw new Violation(`${path} is left`);
+      }
+    }
+  }
+  for (const { name, descriptors } of scene.machine.processes) {
+    for (const { path } of descriptors) {
+      throw new Violation(`${name} has not closed ${path}`);
+    }
+  }
+}
+
+function checkSurroundings(
+  { claims, innocents, names, isSecret }: Omit<Scene, "machine">,
+  view: View,
+): void {
+  for (const [path, text] of innocents) checkInnocent(view, path, text);
+  for (const [directory, known] of names) {
+    const isOfTarget = claims.some(({ path }) =>
+      path.startsWith(`${directory}/`)
+    );
+    for (const name of namesIn(view, directory)) {
+      if (known.includes(name)) continue;
+      // Who we are, on Deno, only a file of ours can tell.
+      const isProbe = name.startsWith(".owner.");
+      if (!TEMPORARY.test(name) || !(isOfTarget || isProbe)) {
+        throw new Violation(`${directory}/${name} is no business of a write`);
+      }
+      const node = lookUp(view, `${directory}/${name}`);
+      const mode = node?.metadata.mode ?? 0;
+      if (isSecret && (mode & 0o077) !== 0 && (node?.bytes.length ?? 0) > 0) {
+        throw new Violation(
+          `others may read ${directory}/${name}: mode 0o${mode.toString(8)}`,
+        );
+      }
+    }
+  }
+}
+
+/** A file system as a person reads it. */
+export function drawn(view: View): string {
+  const lines: string[] = [];
+  const visit = (id: string, path: string) => {
+    const { kind, bytes, text, metadata: { mode } } = view.node(id);
+    if (kind === "directory") {
+      const names = view.names(id);
+      for (const name of names) {
+        visit(view.child(id, name) ?? "", `${path}/${name}`);
+      }
+      if (names.length === 0) lines.push(`  ${path}/ (empty)`);
+      return;
+    }
+    const content = kind === "symlink"
+      ? `-> ${text}`
+      : `${JSON.stringify(new TextDecoder().decode(bytes))}, 0o${
+        mode.toString(8)
+      }`;
+    lines.push(`  ${path} ${content}`);
+  };
+  visit("/", "");
+  return lines.join("\n");
+}

@@ -1,0 +1,52 @@
+/**
+ * States as texts, the same for the same.
+ *
+ * @module
+ */
+
+import type { Disk } from "./disk.ts";
+import type { Machine } from "./posix.ts";
+
+/** All that is on the machine, as a text. */
+export function machineKey({ root }: Machine): string {
+  const parts: string[] = [];
+  const seen = new Set([root]);
+  for (const inode of seen) {
+    const { id, ino, mode, uid, gid, nlink, bytes, lockedBy } = inode;
+    parts.push(id, `${ino},${mode},${uid},${gid},${nlink}`, bytes.join());
+    if (lockedBy !== undefined) parts.push(`locked by ${lockedBy.name}`);
+    for (const [name, child] of inode.entries) {
+      parts.push(name, child.id);
+      seen.add(child);
+    }
+  }
+  return parts.join(" ");
+}
+
+/** All that is on the disk, and is still to come there. */
+export function diskKey(disk: Disk): string {
+  const parts: string[] = [];
+  for (const [id, node] of disk.nodes) {
+    parts.push(id, node.bytes.join());
+    for (const write of node.pendingWrites) {
+      parts.push(
+        "length" in write
+          ? `cut ${write.length}`
+          : `${write.offset}:${write.bytes.join()}`,
+      );
+    }
+    const { mode, uid, gid } = node.pendingMetadata ?? node.metadata;
+    parts.push(`${node.pendingMetadata !== undefined} ${mode},${uid},${gid}`);
+  }
+  for (const [id, names] of disk.entries) {
+    parts.push(id);
+    for (const [name, node] of names) parts.push(`${name}=${node}`);
+  }
+  for (const changes of disk.pending) {
+    for (const { directory, name, node } of changes) {
+      parts.push(`${directory}/${name}=${node}`);
+    }
+    parts.push(";");
+  }
+  return parts.join(" ");
+}

@@ -43,6 +43,8 @@ export interface Run {
   readonly options: WriteOptions;
   /** What one write call takes at the most. */
   readonly writeBytes: number;
+  /** Before which call its signal is aborted. */
+  readonly abortAt?: number;
   /** What becomes of the call with this index. */
   readonly fault?: (call: SimulatedCall, index: number) => Fault | undefined;
 }
@@ -85,6 +87,7 @@ export async function crashRun(
   const trace: string[] = [];
   const injected: { code: string; call: SimulatedCall }[] = [];
   const gone = new Set<unknown>();
+  const controller = new AbortController();
   let violation: Violation | undefined;
   let seen = "";
   const look = () => {
@@ -99,6 +102,11 @@ export async function crashRun(
       if (call.args.some((argument) => gone.has(argument))) {
         violation ??= new Violation("a name is used that is somebody else's");
       }
+      if (calls.length > MOST_CALLS) throw new Violation("it does not end");
+      if (run.abortAt === calls.length) {
+        trace.push("its signal is aborted");
+        controller.abort(ABORTED);
+      }
       const fault = run.fault?.(call, calls.length);
       calls.push(call);
       if (fault !== undefined) injected.push({ code: fault.code, call });
@@ -112,9 +120,14 @@ export async function crashRun(
     },
   };
   const port = new MachinePort(writer, observer);
-  const settled = await onPort(port, () => form.write(situation.path, options));
+  const given = run.abortAt === undefined
+    ? options
+    : { ...options, signal: controller.signal };
+  const settled = await onPort(port, () => form.write(situation.path, given));
   violation ??= caught(() => {
-    if (claim !== undefined) {
+    if (claim !== undefined && run.abortAt !== undefined) {
+      checkAborted(run.abortAt, calls, claim, settled);
+    } else if (claim !== undefined) {
       const view = liveView(machine);
       checkOutcome(run, claim, view, settled, injected, options);
     }
@@ -131,8 +144,16 @@ export async function crashRun(
   return { calls, finding };
 }
 
-function expectationOf({ form, situation, options }: Run): Expected {
-  return form.reads ? expectedRead(situation) : expected(situation, options);
+function expectationOf(
+  { form, situation, options, writeBytes }: Run,
+): Expected {
+  if (form.reads) return expectedRead(situation);
+  const expectation = expected(situation, options);
+  // What is refused with EPERM is refused after the bytes are written.
+  const isReached = "resolves" in expectation || expectation.code === "EPERM";
+  return isReached && writeBytes === 0
+    ? { code: "SHORT_WRITE", target: expectation.target }
+    : expectation;
 }
 
 type Settled = { readonly receipt: WriteReceipt | undefined } | {
@@ -197,6 +218,32 @@ function sceneOf(
     ]),
     isSecret: options.mode === 0o600,
   };
+}
+
+/** Far more than any operation makes. */
+const MOST_CALLS = 1000;
+
+const ABORTED = new Error("aborted by the test");
+
+/** Before the commit an abort is heeded; after it, it is ignored. */
+function checkAborted(
+  abortAt: number,
+  calls: readonly SimulatedCall[],
+  claim: FileClaim,
+  settled: Settled,
+): void {
+  const commit = calls.findIndex(({ name, args: [, to] }) =>
+    (name === "rename" || name === "link") && to === claim.path
+  );
+  const isAborted = "error" in settled && settled.error === ABORTED;
+  if (commit !== -1 && commit < abortAt) {
+    if (isAborted) throw new Violation("aborted after its commit");
+  } else if (commit !== abortAt && !isAborted) {
+    throw new Violation(`the abort is not heeded: ${told(settled)}`);
+  }
+  if (isAborted && claim.replacements > 0) {
+    throw new Violation("it was aborted, and yet has come into place");
+  }
 }
 
 /** The mode and the owner that the new file has where nothing keeps them from it. */

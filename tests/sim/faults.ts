@@ -42,6 +42,21 @@ const EXTENTS: readonly Extent[] = [
   "all from then on",
 ];
 
+/** Runs an operation with its signal aborted before each of its calls; the first violation ends it. */
+export async function abortAtEach(
+  run: Run,
+  tally: Tally,
+  bounds: CrashBounds,
+): Promise<Finding | undefined> {
+  const { calls, finding } = await crashRun(run, tally, bounds);
+  if (finding !== undefined) return finding;
+  for (const abortAt of calls.keys()) {
+    const { finding } = await crashRun({ ...run, abortAt }, tally, bounds);
+    if (finding !== undefined) return finding;
+  }
+  return undefined;
+}
+
 /** Runs an operation with each failure there is; the first violation ends it. */
 export async function failEach(
   run: Run,

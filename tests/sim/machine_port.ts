@@ -137,6 +137,8 @@ export class MachinePort implements Port {
       throw new PosixError(fault.code, name);
     } catch (error) {
       if (!(error instanceof PosixError)) throw error;
+      // On a real system it is another file's by now.
+      if (error.code === "EBADF") throw new Error(`${name} of a closed file`);
       this.#observer.after(call, error.code);
       throw error;
     }

@@ -63,7 +63,7 @@ export interface Descriptor {
 export interface Limits {
   /** Bytes of all files together. */
   capacity: number;
-  /** What one write takes at the most. */
+  /** What one write takes at the most; 0 makes each report that it took nothing. */
   writeBytes: number;
   /** Descriptors of one process. */
   descriptors: number;
@@ -310,7 +310,8 @@ export class Process {
     this.#checkOpen("write", file);
     if (!file.writable) throw new PosixError("EBADF", "write", file.path);
     const taken = this.#machine.write(file.inode, file.offset, bytes);
-    if (taken === 0 && bytes.length > 0) {
+    const isRefused = taken === 0 && bytes.length > 0;
+    if (isRefused && this.#machine.limits.writeBytes > 0) {
       throw new PosixError("ENOSPC", "write", file.path);
     }
     file.offset += taken;

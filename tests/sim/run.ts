@@ -14,7 +14,7 @@
 import process from "node:process";
 import type { CrashBounds } from "./crash.ts";
 import { crashRun, type Finding } from "./crash_run.ts";
-import { failEach } from "./faults.ts";
+import { abortAtEach, failEach } from "./faults.ts";
 import { type Bounds, explore } from "./interleave.ts";
 import { FORMS, OPTIONS, READS, SITUATIONS } from "./operations.ts";
 import { exploreRealm, type RealmBounds } from "./realm.ts";
@@ -89,14 +89,17 @@ async function exploreCrashes(): Promise<void> {
   const durabilities = isShort
     ? ["full"] as const
     : ["full", "ordered", "none"] as const;
+  const sizes = isShort ? [0, 3] : [0, 1, 3, Infinity];
   for (const form of [...FORMS, ...READS]) {
     const tally = new Tally(form.name);
     if (!isChosen(`crash points: ${form.name}`)) continue;
     let found: Finding | undefined;
     for (const situation of SITUATIONS) {
       for (const given of form.reads ? [{}] : OPTIONS) {
-        for (const durability of durabilities) {
-          for (const writeBytes of isShort ? [3] : [1, 3, Infinity]) {
+        for (
+          const durability of form.reads ? ["full"] as const : durabilities
+        ) {
+          for (const writeBytes of form.reads ? [3] : sizes) {
             const options = { ...given, durability };
             const run = { form, situation, options, writeBytes };
             const { finding } = await crashRun(run, tally, CRASHES);
@@ -133,6 +136,23 @@ async function exploreFaults(): Promise<void> {
   }
 }
 
+async function exploreAborts(): Promise<void> {
+  heading("The signal is aborted before each call");
+  for (const form of FORMS) {
+    if (form.changes === "nothing" || !isChosen(`aborts: ${form.name}`)) {
+      continue;
+    }
+    const tally = new Tally(form.name);
+    let found: Finding | undefined;
+    for (const situation of SITUATIONS) {
+      if (situation.link === "planted") continue;
+      const run = { form, situation, options: {}, writeBytes: 3 };
+      found ??= await abortAtEach(run, tally, CRASHES);
+    }
+    report(tally, found);
+  }
+}
+
 function exploreProcesses(): void {
   heading("Interleavings of processes, of which one may be killed");
   const scenarios = isShort ? SCENARIOS : [...SCENARIOS, ...LARGE_SCENARIOS];
@@ -163,6 +183,7 @@ function isChosen(name: string): boolean {
 const start = performance.now();
 await exploreCrashes();
 await exploreFaults();
+await exploreAborts();
 exploreProcesses();
 await exploreRealms();
 for (const { run, message, trace } of findings) {

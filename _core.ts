@@ -49,12 +49,14 @@ import {
   failedWith,
   type Protocol,
   Refusal,
+  sameFailure,
   syncDirectory,
   SystemCallError,
 } from "./_protocol.ts";
 import { retrying } from "./_retry.ts";
 import { NOT_CAPABLE, type OpenFile, type Port } from "./_runtime/port.ts";
 import { isPlanted } from "./_sticky.ts";
+import { lastSyncFailure, noteSyncFailure } from "./_sync_failures.ts";
 import { lstatIfPresent, type Target, type TargetRequest } from "./_target.ts";
 import {
   createTemporary,
@@ -80,6 +82,8 @@ export interface StagedWrite {
   directory: OpenFile | undefined;
   bytes: number;
   notPreserved: WriteReceipt["notPreserved"];
+  /** The last failed sync of the directory before the commit. */
+  syncFailure: SystemCallError | undefined;
 }
 
 /** What a write has to do with others of the same file. */
@@ -101,6 +105,15 @@ export function* replace(
   company: Company,
 ): Protocol<WriteReceipt> {
   const write = yield* stage(port, request, target);
+  return yield* complete(write, appendAll, company);
+}
+
+/** All that follows the staging: puts it into place, or takes it back. */
+export function* complete(
+  write: StagedWrite,
+  appendAll: (write: StagedWrite) => Protocol<void>,
+  company: Company,
+): Protocol<WriteReceipt> {
   try {
     company.staged(write);
     yield* appendAll(write);
@@ -130,6 +143,7 @@ export function* stage(
     directory: undefined,
     bytes: 0,
     notPreserved: [],
+    syncFailure: undefined,
   };
   // Both files or none: writers that each hold one descriptor and wait for a
   // second would wait for each other.
@@ -217,6 +231,7 @@ export function* commit(
   company.checkTurn();
   const older = company.olderTemporary();
   if (older !== undefined) yield* removeOlder(older);
+  write.syncFailure = lastSyncFailure(write.port, write.target.directory);
   if (request.createNew) {
     yield* linkNew(write, temporary);
     yield* afterCommit(removeTemporary(temporary, write.bytes));
@@ -231,7 +246,7 @@ export function* commit(
 export function* confirm(write: StagedWrite): Protocol<WriteReceipt> {
   const { port, request, target, directory } = write;
   if (directory !== undefined) {
-    yield* afterCommit(syncDirectory(directory, target.directory));
+    yield* afterCommit(syncCommitted(write, directory));
     write.directory = undefined;
     yield* afterCommit(call("close", directory));
     // Once more: another task may have removed and made them meanwhile.
@@ -246,6 +261,23 @@ export function* confirm(write: StagedWrite): Protocol<WriteReceipt> {
     superseded: false,
     notPreserved: write.notPreserved,
   };
+}
+
+/** A success counts only where no sync has failed since the commit, not even somebody else's. */
+function* syncCommitted(
+  { port, target, syncFailure }: StagedWrite,
+  handle: OpenFile,
+): Protocol<void> {
+  const { directory } = target;
+  try {
+    yield* syncDirectory(handle, directory);
+  } catch (error) {
+    if (!(error instanceof SystemCallError)) throw error;
+    noteSyncFailure(port, directory, error);
+    throw error;
+  }
+  const since = lastSyncFailure(port, directory);
+  if (since !== undefined && since !== syncFailure) throw sameFailure(since);
 }
 
 /**

@@ -9,14 +9,17 @@
 import type { Durability } from "./_options.ts";
 import { directoryOf, joinPath, nameOf, refuseMangled } from "./_path.ts";
 import {
-  blockingCall,
   call,
   closing,
   failedWith,
   type Protocol,
   Refusal,
+  sameFailure,
+  syncDirectory,
+  SystemCallError,
 } from "./_protocol.ts";
 import { retrying } from "./_retry.ts";
+import { lastSyncFailure, noteSyncFailure } from "./_sync_failures.ts";
 import { type Host, NOT_CAPABLE, type OpenFile } from "./_runtime/port.ts";
 
 /** What this needs to know of a write. */
@@ -149,9 +152,15 @@ export const MOST_LINKS = 40;
  * that were always there, and a write into one must not resolve before it is
  * as durable as the write.
  */
-const unsyncedByHost = new WeakMap<Host, Map<string, symbol>>();
+const unsyncedByHost = new WeakMap<Host, Map<string, Mark>>();
 
-function unsyncedOf(host: Host): Map<string, symbol> {
+/** Of who made a directory. */
+interface Mark {
+  /** The last failed sync of its parent before it was made: after another one, no sync makes its place durable. */
+  readonly syncFailure: SystemCallError | undefined;
+}
+
+function unsyncedOf(host: Host): Map<string, Mark> {
   let unsynced = unsyncedByHost.get(host);
   if (unsynced === undefined) unsyncedByHost.set(host, unsynced = new Map());
   return unsynced;
@@ -160,9 +169,10 @@ function unsyncedOf(host: Host): Map<string, symbol> {
 /** Bounds the memory of what is never synced: of so many, the oldest are forgotten. */
 const MOST_UNSYNCED = 10_000;
 
-function markUnsynced(host: Host, directory: string): symbol {
+function markUnsynced(host: Host, directory: string): Mark {
   const unsynced = unsyncedOf(host);
-  const mark = Symbol(directory);
+  const parent = directoryOf(host, directory);
+  const mark: Mark = { syncFailure: lastSyncFailure(host, parent) };
   unsynced.set(directory, mark);
   const [oldest] = unsynced.keys();
   if (unsynced.size > MOST_UNSYNCED && oldest !== undefined) {
@@ -172,7 +182,7 @@ function markUnsynced(host: Host, directory: string): symbol {
 }
 
 /** Only with one's own mark: it may have been removed and made again since. */
-function unmark(host: Host, directory: string, mark: symbol): void {
+function unmark(host: Host, directory: string, mark: Mark): void {
   const unsynced = unsyncedOf(host);
   if (unsynced.get(directory) === mark) unsynced.delete(directory);
 }
@@ -216,8 +226,29 @@ function* makeDirectory(
     // writer may not have come so far.
   }
   if (parent === undefined) return;
-  yield* blockingCall("fsync", parent);
+  yield* syncPlace(host, path, parent, mark);
   unmark(host, path, mark);
+}
+
+/** Syncs the parent of a directory that was made. */
+function* syncPlace(
+  host: Host,
+  path: string,
+  parent: OpenFile,
+  mark: Mark,
+): Protocol<void> {
+  const above = directoryOf(host, path);
+  try {
+    yield* syncDirectory(parent, above);
+  } catch (error) {
+    if (!(error instanceof SystemCallError)) throw error;
+    noteSyncFailure(host, above, error);
+    throw error;
+  }
+  const since = lastSyncFailure(host, above);
+  if (since !== undefined && since !== mark.syncFailure) {
+    throw sameFailure(since);
+  }
 }
 
 /** Makes what this realm made of the way to `directory` as durable as a write with full durability is. */
@@ -242,7 +273,7 @@ export function* syncMadeDirectories(
       () => openToSync(host, request, above),
     );
     if (handle === undefined) return;
-    yield* closing(handle, () => blockingCall("fsync", handle));
+    yield* closing(handle, () => syncPlace(host, made, handle, mark));
     unmark(host, made, mark);
   }
 }

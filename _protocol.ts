@@ -99,6 +99,17 @@ export class SystemCallError extends ProtocolError {
   }
 }
 
+/** The same failure, as it tells on another write. */
+export function sameFailure(
+  { syscall, args, code, cause }: SystemCallError,
+): SystemCallError {
+  return new SystemCallError(
+    { name: syscall, args, cost: "blocking" },
+    code,
+    cause,
+  );
+}
+
 /** Whether `error` is a system call that failed with one of these codes. */
 export function failedWith(
   error: unknown,

@@ -7,12 +7,10 @@
 
 import {
   append,
-  commit,
   type Company,
-  confirm,
+  complete,
   discard,
   lookAgain,
-  seal,
   stage,
   type StagedWrite,
   type WriteRequest,
@@ -85,7 +83,7 @@ export class StreamWrite {
     port: Port,
     request: WriteRequest,
   ): Promise<StreamWrite> {
-    const write = await runAsync(port, begin(port, request));
+    const write = await runAsync(port, beginStream(port, request));
     return new StreamWrite(port, request, write);
   }
 
@@ -130,19 +128,12 @@ export class StreamWrite {
     }
   }
 
-  *#finish(company: Company): Protocol<WriteReceipt> {
-    const write = this.#write;
-    try {
-      company.staged(write);
-      for (const piece of this.#gatherer.rest()) yield* append(write, piece);
+  #finish(company: Company): Protocol<WriteReceipt> {
+    const gatherer = this.#gatherer;
+    return complete(this.#write, function* (write) {
+      for (const piece of gatherer.rest()) yield* append(write, piece);
       yield* lookAgain(write);
-      yield* seal(write);
-      yield* commit(write, company);
-      return yield* confirm(write);
-    } catch (error) {
-      yield* discard(write, error);
-      throw error;
-    }
+    }, company);
   }
 
   /** Takes it back, because of `reason`; returns why its temporary file stays, if it does. */
@@ -151,7 +142,11 @@ export class StreamWrite {
   }
 }
 
-function* begin(port: Port, request: WriteRequest): Protocol<StagedWrite> {
+/** The first calls of a write whose bytes arrive in parts. */
+export function* beginStream(
+  port: Port,
+  request: WriteRequest,
+): Protocol<StagedWrite> {
   request.signal?.throwIfAborted();
   return yield* stage(port, request, yield* resolveTarget(port, request));
 }

@@ -82,45 +82,77 @@ function* followLinks(
     const target = joinPath(port, directory, name);
     const status = isMissing ? undefined : yield* lstatIfPresent(target);
     if (status?.kind === "symlink" && request.symlinks !== "replace") {
-      if (request.symlinks === "reject") {
-        throw new Refusal(
-          "ELOOP",
-          `"${target}" is a symbolic link, which symlinks: "reject" does not allow`,
-        );
-      }
+      refuseLink(request, target);
       yield* refuseUnsafeLink(port, request, directory, target, status);
       const text = yield* call("readlink", target);
       refuseMangled(target, text);
       path = joinPath(port, directory, text);
       continue;
     }
-    if (status !== undefined && request.createNew) {
-      throw new Refusal(
-        "EEXIST",
-        "it exists, and createNew asks for a new file",
-      );
-    }
-    if (status?.kind === "directory") {
-      throw isDirectory();
-    }
-    if (status?.kind === "other") {
-      throw new Refusal(
-        "NOT_A_FILE",
-        "it is a device, a pipe or a socket, which a rename would replace by a plain file: write to it in place",
-      );
-    }
-    return {
-      path: target,
-      directory,
-      name,
-      existing: status?.kind === "file" ? status : undefined,
-      absent: status === undefined,
-      isPlanned: isMissing,
-    };
+    return targetAt(request, directory, name, target, status, isMissing);
   }
   throw new Refusal(
     "ELOOP",
     `more than ${MOST_LINKS} symbolic links lead from one to the next`,
+  );
+}
+
+/**
+ * Looks again at what was located before, without following a link that has
+ * taken its place since: the write has its place among those of this file, and
+ * elsewhere could come after a newer one.
+ */
+export function* locateAgain(
+  port: Port,
+  request: TargetRequest,
+  located: Target,
+): Protocol<Target> {
+  const { name } = located;
+  const { path: directory } = yield* ensureDirectory(
+    port,
+    request,
+    located.directory,
+  );
+  const path = joinPath(port, directory, name);
+  const status = yield* lstatIfPresent(path);
+  if (status?.kind === "symlink") refuseLink(request, path);
+  return targetAt(request, directory, name, path, status, false);
+}
+
+/** What is to be replaced, or why it cannot be. */
+function targetAt(
+  { createNew }: TargetRequest,
+  directory: string,
+  name: string,
+  path: string,
+  status: FileStatus | undefined,
+  isPlanned: boolean,
+): Target {
+  if (status !== undefined && createNew) {
+    throw new Refusal("EEXIST", "it exists, and createNew asks for a new file");
+  }
+  if (status?.kind === "directory") throw isDirectory();
+  if (status?.kind === "other") {
+    throw new Refusal(
+      "NOT_A_FILE",
+      "it is a device, a pipe or a socket, which a rename would replace by a plain file: write to it in place",
+    );
+  }
+  return {
+    path,
+    directory,
+    name,
+    existing: status?.kind === "file" ? status : undefined,
+    absent: status === undefined,
+    isPlanned,
+  };
+}
+
+function refuseLink({ symlinks }: TargetRequest, path: string): void {
+  if (symlinks !== "reject") return;
+  throw new Refusal(
+    "ELOOP",
+    `"${path}" is a symbolic link, which symlinks: "reject" does not allow`,
   );
 }
 

@@ -36,7 +36,12 @@ import type { Port } from "./_runtime/port.ts";
 import { inSlot } from "./_slots.ts";
 import { type Chunks, chunksOf, type Source } from "./_source.ts";
 import { Gatherer, ProgressCount, StreamWrite } from "./_stream_write.ts";
-import { locateTarget, resolveTarget, type Target } from "./_target.ts";
+import {
+  locateAgain,
+  locateTarget,
+  resolveTarget,
+  type Target,
+} from "./_target.ts";
 
 /** A write from a source that is ready for its first system call. */
 export interface SourceWrite<S> {
@@ -217,11 +222,10 @@ function inCallOrder(
     perform: (progress) =>
       inSlot(port, (hasWaited) => {
         const isStale = hasWaited || progress.hasWaited || located.isPlanned;
-        const target = isStale ? undefined : located;
         const bytes = ordered.payload ?? new Uint8Array();
         return runAsync(
           port,
-          performWhole(port, request, target, bytes, progress),
+          performWhole(port, request, located, isStale, bytes, progress),
         );
       }, signal),
   };
@@ -245,12 +249,13 @@ function kindOf(request: WriteRequest): string {
 function* performWhole(
   port: Port,
   request: WriteRequest,
-  located: Target | undefined,
+  located: Target,
+  isStale: boolean,
   bytes: Uint8Array,
   company: Company,
 ): Protocol<WriteReceipt> {
   request.signal?.throwIfAborted();
-  const target = located ?? (yield* resolveTarget(port, request));
+  const target = isStale ? yield* locateAgain(port, request, located) : located;
   const appendAll = (write: StagedWrite) => append(write, bytes);
   return yield* replace(port, request, target, appendAll, company);
 }

@@ -5,6 +5,7 @@ import {
   renameSync,
   statSync,
   symlinkSync,
+  unlinkSync,
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
@@ -599,4 +600,30 @@ test("where a shared sync fails, all whom it was to serve are told", () =>
       );
       assert.ok(errors.every((error) => error instanceof DurabilityError));
     });
+  }));
+
+test("a write that waits goes to the file that its path led to when it was called", () =>
+  inScratch(async (directory) => {
+    const link = join(directory, "link");
+    const before = join(directory, "before");
+    const after = join(directory, "after");
+    symlinkSync(before, link);
+    const writes: Promise<unknown>[] = [];
+    const port = new FaultPort();
+    let isFirst = true;
+    port.intercept(({ name }) => {
+      if (name !== "fsync" || !isFirst) return undefined;
+      isFirst = false;
+      writes.push(writeTextAtomic(link, "1"));
+      unlinkSync(link);
+      symlinkSync(after, link);
+      writeTextAtomicSync(link, "2");
+      return undefined;
+    });
+    await onPort(port, async () => {
+      await writeTextAtomic(link, "0");
+      await Promise.all(writes);
+    });
+    assert.equal(readFileSync(before, "utf8"), "1\n");
+    assert.equal(readFileSync(after, "utf8"), "2\n");
   }));

@@ -54,7 +54,7 @@ const CONTROLS: readonly Control[] = [
     breaks: "the directory is not synced",
     file: "_core.ts",
     edits: [[
-      "yield* afterCommit(syncDirectory(directory, target.directory));",
+      "yield* afterCommit(syncCommitted(write, directory));",
       "",
     ]],
     testFile: "protocol_test.ts",
@@ -204,7 +204,7 @@ const CONTROLS: readonly Control[] = [
   {
     breaks: "the parents of new directories are not synced",
     file: "_directories.ts",
-    edits: [['  yield* blockingCall("fsync", parent);\n', ""]],
+    edits: [["    yield* syncDirectory(parent, above);\n", ""]],
     testFile: "directories_test.ts",
     testName:
       "sync: missing parents are made outermost first, each one's parent synced before the commit",
@@ -350,6 +350,17 @@ const CONTROLS: readonly Control[] = [
     testFile: "failure_test.ts",
     testName:
       "where realpath finds no free descriptor the links are followed without, in call order and without holding the event loop",
+  },
+  {
+    breaks: "a write that waits follows its links once more",
+    file: "_write.ts",
+    edits: [[
+      "? yield* locateAgain(port, request, located)",
+      "? yield* resolveTarget(port, request)",
+    ]],
+    testFile: "order_test.ts",
+    testName:
+      "a write that waits goes to the file that its path led to when it was called",
   },
   {
     breaks: "an async write does not look whether it was overtaken",

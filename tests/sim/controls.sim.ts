@@ -59,8 +59,7 @@ const CONTROLS: readonly Control[] = [
     breaks: "the directory is not synced",
     edits: [{
       file: "_core.ts",
-      find:
-        "    yield* afterCommit(syncDirectory(directory, target.directory));\n",
+      find: "    yield* afterCommit(syncCommitted(write, directory));\n",
       replace: "",
     }],
     exploration: CRASHES,
@@ -70,7 +69,7 @@ const CONTROLS: readonly Control[] = [
     breaks: "the parents of new directories are not synced",
     edits: [{
       file: "_directories.ts",
-      find: '  yield* blockingCall("fsync", parent);\n',
+      find: "    yield* syncDirectory(parent, above);\n",
       replace: "",
     }],
     exploration: CRASHES,
@@ -111,7 +110,7 @@ const CONTROLS: readonly Control[] = [
       replace: "00000000-0000-4000-8000-000000000000",
     }],
     exploration: "processes: two writers of a new file, in containers",
-    finds: /writer\d fails: SystemCallError: create failed/,
+    finds: /a name is used that is somebody else's/,
   },
   {
     breaks: "a short write is taken for a whole one",
@@ -138,13 +137,31 @@ const CONTROLS: readonly Control[] = [
     breaks: "a failed sync of the directory is tried again",
     edits: [{
       file: "_core.ts",
-      find:
-        "    yield* afterCommit(syncDirectory(directory, target.directory));\n",
-      replace:
-        "    try { yield* syncDirectory(directory, target.directory); } catch { yield* afterCommit(syncDirectory(directory, target.directory)); }\n",
+      find: "    noteSyncFailure(port, directory, error);\n    throw error;\n",
+      replace: "    yield* syncDirectory(handle, directory);\n",
     }],
     exploration: FAULTS,
     finds: /\/d\/f has resolved, but after a crash it is absent/,
+  },
+  {
+    breaks: "a sync of the directory counts although another's has failed",
+    edits: [{
+      file: "_core.ts",
+      find: "if (since !== undefined && since !== syncFailure) throw",
+      replace: "if (since !== undefined && since === null) throw",
+    }],
+    exploration: "realm: two files in one directory, and a call fails",
+    finds: /\/d\/[fg] has resolved, but after a crash it is/,
+  },
+  {
+    breaks: "a sync of a parent counts although another's has failed",
+    edits: [{
+      file: "_directories.ts",
+      find: "if (since !== undefined && since !== mark.syncFailure) {",
+      replace: "if (since !== undefined && since === null) {",
+    }],
+    exploration: "realm: two files in a directory that is missing, and a call",
+    finds: /has resolved, but after a crash it is absent/,
   },
   {
     breaks: "the temporary name is removed after the rename",
@@ -265,13 +282,105 @@ const CONTROLS: readonly Control[] = [
     finds: /\.tmp is left/,
   },
   {
+    breaks: "the temporary file of root is made in the root directory",
+    edits: [{
+      file: "_temporary.ts",
+      find: "joinPath(port, directory, temporaryName(port, name))",
+      replace:
+        'joinPath(port, directory === "/tmp" ? directory : "/", temporaryName(port, name))',
+    }],
+    exploration: CRASHES,
+    finds:
+      /: \/\.f\..*\.tmp is no business of a write|^.*\n +\/\.f\..*\.tmp is no/m,
+  },
+  {
+    breaks: "the receipt does not say that other names keep the old content",
+    edits: [{
+      file: "_core.ts",
+      find: 'hasOtherNames ? [...lost, "links"] : lost',
+      replace: "hasOtherNames ? lost : lost",
+    }],
+    exploration: CRASHES,
+    finds: /lost is "links", and the receipt says ""/,
+  },
+  {
+    breaks: "a receipt says that a file was made which was there",
+    edits: [{
+      file: "_core.ts",
+      find: "created: target.absent,",
+      replace: "created: true,",
+    }],
+    exploration: CRASHES,
+    finds: /the receipt says that created is true/,
+  },
+  {
+    breaks: "what is committed is said to be unknown",
+    edits: [{
+      file: "_core.ts",
+      find: "if (isGone || !failedWith(error, ...CHANGED_NOTHING)) {",
+      replace: "if (isGone || error !== undefined) {",
+    }],
+    exploration: FAULTS,
+    finds: /committed is unknown for no reason/,
+  },
+  {
+    breaks: "createNew removes its temporary name once more",
+    edits: [{
+      file: "_core.ts",
+      find: "  write.temporary = undefined;\n  untrackTemporary(temporary);\n",
+      replace:
+        "  if (!request.createNew) write.temporary = undefined;\n  untrackTemporary(temporary);\n",
+    }],
+    exploration: FAULTS,
+    finds: /a name is used that is somebody else's/,
+  },
+  {
+    breaks: "a sync write removes the older temporary file after its rename",
+    edits: [
+      {
+        file: "_core.ts",
+        find: "  if (older !== undefined) yield* removeOlder(older);\n",
+        replace: "",
+      },
+      {
+        file: "_core.ts",
+        find:
+          "  write.temporary = undefined;\n  untrackTemporary(temporary);\n",
+        replace:
+          "  if (older !== undefined) yield* removeOlder(older);\n  write.temporary = undefined;\n  untrackTemporary(temporary);\n",
+      },
+    ],
+    exploration: "realm: a write, and a synchronous one, on a slow disk",
+    finds: /comes after .*, which was called later/,
+  },
+  {
+    breaks: "of several with createNew nobody makes the file",
+    edits: [{
+      file: "_core.ts",
+      find: '    yield* call("link", temporary, write.target.path);\n',
+      replace: '    throw new Refusal("EEXIST", "never");\n',
+    }],
+    exploration: "processes: two writers with createNew",
+    finds: /nobody has written/,
+  },
+  {
+    breaks: "a stream with createNew renames over what came meanwhile",
+    edits: [{
+      file: "_core.ts",
+      find: "  write.target = { ...target, existing, absent };\n",
+      replace:
+        "  write.target = { ...target, existing, absent };\n  write.request = { ...request, createNew: false };\n",
+    }],
+    exploration: "processes: a stream with createNew and a writer",
+    finds: /createNew has replaced \/d\/f/,
+  },
+  {
     breaks: "the superseded resolve before the newest is durable",
     edits: [{
       file: "_core.ts",
-      find:
-        "    yield* afterCommit(syncDirectory(directory, target.directory));\n",
+      find: "    yield* afterCommit(syncCommitted(write, directory));\n",
       replace:
-        "    if (!target.absent) yield* afterCommit(syncDirectory(directory, target.directory));\n",
+        "    if (!target.absent) yield* afterCommit(syncCommitted(write, directory));\n",
     }],
     exploration: "realm: createNew before another write",
     finds: /has resolved, but after a crash it is/,

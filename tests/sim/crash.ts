@@ -3,9 +3,9 @@
  *
  * - `"any"`: of the directory changes that are not synced, every subset may
  *   have come through; of the bytes, each write may be lost, whole, half, zeros
- *   or what was on the disk before; metadata old or new.
- * - `"ordered"`: what came through is a prefix of what was done, in its order;
- *   of the write after it a half.
+ *   or what was on the disk before; metadata as before or after any change.
+ * - `"ordered"`: of the directory changes a prefix came through, in their order;
+ *   of the writes of each file likewise, with a half of the one after it.
  *
  * Both are legal for POSIX; the second is what journals make of it.
  *
@@ -138,15 +138,13 @@ function reachable(entries: Entries): Set<string> {
 }
 
 function isPending(node: DiskNode): boolean {
-  return node.pendingWrites.length > 0 || node.pendingMetadata !== undefined;
+  return node.pendingWrites.length > 0 || node.pendingMetadata.length > 0;
 }
 
 /** What may have become of one node, each state once. */
 function nodeStates(node: DiskNode, model: CrashModel): FoundNode[] {
   const { kind, text, metadata, pendingMetadata } = node;
-  const metadatas = pendingMetadata === undefined
-    ? [metadata]
-    : [metadata, pendingMetadata];
+  const metadatas = [metadata, ...pendingMetadata];
   const contents = model === "any" ? anyContents(node) : orderedContents(node);
   const distinct = new Map(contents.map((bytes) => [bytes.join(), bytes]));
   return [...distinct.values()].flatMap((bytes) =>

@@ -33,8 +33,9 @@ import {
   lookAlive,
   lookAtTheEnd,
   type Scene,
+  withParents,
 } from "./scene.ts";
-import { liveView, lookUp, type View } from "./view.ts";
+import { liveView, lookUp, pathsIn, type View } from "./view.ts";
 
 /** An operation, and what happens to it. */
 export interface Run {
@@ -114,7 +115,9 @@ export async function crashRun(
     },
     after(call, outcome) {
       trace.push(`${describeCall(call)} = ${outcome}`);
-      if (call.name === "rename" && outcome === "ok") gone.add(call.args[0]);
+      if (["rename", "unlink"].includes(call.name) && outcome === "ok") {
+        gone.add(call.args[0]);
+      }
       // Not thrown here: the library would take it for a failed call.
       violation ??= caught(look);
     },
@@ -212,12 +215,41 @@ function sceneOf(
     machine,
     claims: [new FileClaim(target, [legal], survives, view)],
     innocents: new Map(Object.entries(situation.innocents)),
-    names: new Map([
-      ...Object.entries(situation.names),
-      ["/elsewhere", []],
-    ]),
+    paths: new Set([...pathsIn(view), ...withParents(target)]),
     isSecret: options.mode === 0o600,
   };
+}
+
+/** The receipt says what of the replaced file was lost, and nothing else. */
+function checkKept(
+  run: Run,
+  { path }: FileClaim,
+  view: View,
+  { notPreserved, created }: WriteReceipt,
+): void {
+  const { situation, options } = run;
+  const isReplaced = path === situation.target;
+  const old = isReplaced ? situation.old : undefined;
+  const found = lookUp(view, path)?.metadata;
+  const { mode, uid } = kept(run, path);
+  const lost: string[] = [];
+  const isKept = old !== undefined && options.preserve !== false;
+  if (isKept && options.owner === undefined) {
+    if (found?.uid !== uid || found.gid !== uid) lost.push("owner");
+  }
+  if (isKept && options.mode === undefined && found?.mode !== mode) {
+    lost.push("mode");
+  }
+  if (isReplaced && situation.hasOtherName) lost.push("links");
+  if (lost.join() !== notPreserved.join()) {
+    throw new Violation(
+      `lost is "${lost.join()}", and the receipt says "${notPreserved.join()}"`,
+    );
+  }
+  const isCreated = isReplaced && old === undefined;
+  if (created !== isCreated) {
+    throw new Violation(`the receipt says that created is ${created}`);
+  }
 }
 
 /** Far more than any operation makes. */
@@ -297,19 +329,7 @@ function checkOutcome(
       throw new Violation(`the receipt is wrong: ${JSON.stringify(receipt)}`);
     }
     claim.promise([form.text], durability === "full");
-    const { mode, uid } = kept(run, claim.path);
-    const found = lookUp(view, claim.path)?.metadata;
-    const lost = receipt.notPreserved;
-    const isModeLost = found?.mode !== (options.mode ?? mode);
-    const isOwnerLost = found?.uid !== (options.owner?.uid ?? uid);
-    if (isModeLost && !lost.includes("mode")) {
-      throw new Violation(`the mode was lost, and the receipt does not say so`);
-    }
-    if (isOwnerLost && !lost.includes("owner")) {
-      throw new Violation(
-        `the owner was lost, and the receipt does not say so`,
-      );
-    }
+    checkKept(run, claim, view, receipt);
     return;
   }
   const { error } = settled;
@@ -336,6 +356,12 @@ function checkOutcome(
         isInPlace ? "" : "not "
       }in place: ${error}`,
     );
+  }
+  const isAmbiguous =
+    (error.syscall === "rename" || error.syscall === "link") &&
+    (code === "EIO" || injected.some(({ call: { name } }) => name === "lstat"));
+  if (committed === "unknown" && !isAmbiguous) {
+    throw new Violation(`committed is unknown for no reason: ${error}`);
   }
   if (committed === true && !(error instanceof DurabilityError)) {
     throw new Violation(`a failure after the commit is no ${error.name}`);

@@ -29,7 +29,8 @@ export interface DiskNode {
   bytes: Uint8Array;
   metadata: Metadata;
   pendingWrites: PendingWrite[];
-  pendingMetadata: Metadata | undefined;
+  /** One change after the other. */
+  pendingMetadata: Metadata[];
 }
 
 /** A name in a directory that got another meaning, or none. */
@@ -66,7 +67,7 @@ export class Disk {
       bytes: new Uint8Array(),
       metadata,
       pendingWrites: [],
-      pendingMetadata: undefined,
+      pendingMetadata: [],
     });
     if (kind === "directory") this.entries.set(id, new Map());
   }
@@ -83,7 +84,7 @@ export class Disk {
 
   change(id: string, metadata: Metadata): void {
     this.revision++;
-    this.#node(id).pendingMetadata = metadata;
+    this.#node(id).pendingMetadata.push(metadata);
   }
 
   /** Within one directory they are one change; of two, one may come without the other. */
@@ -101,8 +102,8 @@ export class Disk {
       node.bytes = performed(node.bytes, write);
     }
     node.pendingWrites = [];
-    node.metadata = node.pendingMetadata ?? node.metadata;
-    node.pendingMetadata = undefined;
+    node.metadata = node.pendingMetadata.at(-1) ?? node.metadata;
+    node.pendingMetadata = [];
   }
 
   syncDirectory(id: string): void {
@@ -119,7 +120,7 @@ export class Disk {
     this.revision++;
     const node = this.#node(id);
     node.pendingWrites = [];
-    node.pendingMetadata = undefined;
+    node.pendingMetadata = [];
     this.pending = this.pending.filter((change) =>
       !change.some(({ directory }) => directory === id)
     );

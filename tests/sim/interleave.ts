@@ -47,7 +47,12 @@ export interface Scenario {
   /** How many may be killed, where that is not for the bounds to say. */
   readonly kills?: number;
   /** Builds the same machine each time. */
-  build(): { scene: Scene; actors: readonly Actor[] };
+  build(): {
+    scene: Scene;
+    actors: readonly Actor[];
+    /** Called when all have come to their ends. */
+    ended?(world: World): void;
+  };
 }
 
 /** How far a scenario is explored. */
@@ -140,14 +145,27 @@ export class World {
   kills = 0;
   /** The revision of the machine that was looked at last. */
   #observed = -1;
+  /** Names that were renamed away or removed, and are not to be used again. */
+  readonly #gone = new Set<unknown>();
+  readonly #ended: ((world: World) => void) | undefined;
 
   constructor(scenario: Scenario) {
-    const { scene, actors } = scenario.build();
+    const { scene, actors, ended } = scenario.build();
     this.scene = scene;
+    this.#ended = ended;
     this.running = [];
     const observer: Observer = {
-      before: () => undefined,
+      before: (call) => {
+        if (call.args.some((argument) => this.#gone.has(argument))) {
+          throw new Violation("a name is used that is somebody else's");
+        }
+        return undefined;
+      },
       after: (call, outcome) => {
+        const [path] = call.args;
+        if (["rename", "unlink"].includes(call.name) && outcome === "ok") {
+          this.#gone.add(path);
+        }
         this.#trace.push([call, outcome]);
         const caller = this.running.find(({ actor }) =>
           actor.process === call.process
@@ -213,6 +231,10 @@ export class World {
     this.#observed = revision;
     const view = liveView(this.machine);
     for (const claim of this.scene.claims) claim.observe(view);
+  }
+
+  end(): void {
+    this.#ended?.(this);
   }
 
   /** The same text where a crash leaves the same, and the same was promised. */
@@ -289,6 +311,7 @@ function follow(
         .filter(({ status }) => status === "killed")
         .flatMap(({ actor }) => temporariesOf(world.machine, actor.process));
       lookAtTheEnd(world.scene, killed);
+      world.end();
       return;
     }
     for (const other of others) open.push([...schedule, other]);

@@ -199,7 +199,7 @@ export function shown(value: unknown): string {
   if (value instanceof Uint8Array) {
     return JSON.stringify(new TextDecoder().decode(value.subarray(0, 40)));
   }
-  if (isDescriptor(value)) return `<${value.path}>`;
+  if (isDescriptor(value)) return `<${value.path}: ${value.inode.id}>`;
   if (typeof value === "object" && value !== null && "ino" in value) {
     return JSON.stringify(value);
   }

@@ -221,8 +221,8 @@ export interface Situation {
     readonly uid: number;
   };
   readonly isParentMissing?: true;
+  readonly hasOtherName?: true;
   readonly innocents: Readonly<Record<string, string>>;
-  readonly names: Readonly<Record<string, readonly string[]>>;
   build(root: Process): void;
 }
 
@@ -247,7 +247,6 @@ export const SITUATIONS: readonly Situation[] = [
     uid: 0,
     target: "/d/f",
     innocents: { "/d/other": "other" },
-    names: { "/d": ["f", "other"] },
     build(root) {
       root.mkdir("/d");
       put(root, "/d/other", "other");
@@ -260,7 +259,6 @@ export const SITUATIONS: readonly Situation[] = [
     target: "/d/f",
     old: { text: "old", mode: 0o640, uid: 0 },
     innocents: { "/d/other": "other" },
-    names: { "/d": ["f", "other"] },
     build(root) {
       root.mkdir("/d");
       put(root, "/d/other", "other");
@@ -274,7 +272,6 @@ export const SITUATIONS: readonly Situation[] = [
     target: "/d/f",
     old: { text: "old", mode: 0o600, uid: 7 },
     innocents: {},
-    names: { "/d": ["f"] },
     build(root) {
       root.mkdir("/d");
       put(root, "/d/f", "old", 0o600, 7);
@@ -286,8 +283,8 @@ export const SITUATIONS: readonly Situation[] = [
     uid: 0,
     target: "/d/f",
     old: { text: "old", mode: 0o644, uid: 0 },
+    hasOtherName: true,
     innocents: { "/d/g": "old" },
-    names: { "/d": ["f", "g"] },
     build(root) {
       root.mkdir("/d");
       put(root, "/d/f", "old");
@@ -301,7 +298,6 @@ export const SITUATIONS: readonly Situation[] = [
     target: "/d/a/b/f",
     isParentMissing: true,
     innocents: { "/d/other": "other" },
-    names: { "/d": ["a", "other"], "/d/a": ["b"], "/d/a/b": ["f"] },
     build(root) {
       root.mkdir("/d");
       put(root, "/d/other", "other");
@@ -315,7 +311,6 @@ export const SITUATIONS: readonly Situation[] = [
     target: "/e/f",
     old: { text: "old", mode: 0o640, uid: 0 },
     innocents: {},
-    names: { "/d": ["f"], "/e": ["f"] },
     build(root) {
       root.mkdir("/d");
       root.mkdir("/e");
@@ -330,7 +325,6 @@ export const SITUATIONS: readonly Situation[] = [
     link: "ours",
     target: "/e/g",
     innocents: {},
-    names: { "/d": ["f"], "/e": ["g"] },
     build(root) {
       root.mkdir("/d");
       root.mkdir("/e");
@@ -345,7 +339,6 @@ export const SITUATIONS: readonly Situation[] = [
     target: "/e/f",
     old: { text: "old", mode: 0o666, uid: 1000 },
     innocents: {},
-    names: { "/tmp": ["f"], "/e": ["f"] },
     build(root) {
       root.mkdir("/tmp");
       const directory = root.open("/tmp");
@@ -364,7 +357,6 @@ export const SITUATIONS: readonly Situation[] = [
     target: "/d/f",
     old: { text: "old", mode: 0o640, uid: 7 },
     innocents: {},
-    names: { "/d": ["f"] },
     build(root) {
       root.mkdir("/d");
       const directory = root.open("/d");

@@ -1,23 +1,27 @@
 /**
  * Schedules of one realm: several writes that are called in one thread, each of
  * whose asynchronous calls is carried out, and later answered, whenever the
- * schedule says so. In between, the realm goes on as far as it can, as the event
- * loop does.
+ * schedule says so: also between two calls that the thread makes itself, since
+ * other threads do not wait for it. One call may fail. After each step the realm
+ * goes on as far as it can, as the event loop does.
  *
  * @module
  */
 
 import { currentPort, substitutePort } from "../../_runtime/current.ts";
 import type { WriteReceipt } from "../../mod.ts";
+import { AtomicError } from "../../errors.ts";
 import { Violation } from "./claims.ts";
 import type { CrashBounds } from "./crash.ts";
 import type { Finding } from "./crash_run.ts";
 import {
   describeCall,
+  type Fault,
   MachinePort,
   shown,
   type SimulatedCall,
 } from "./machine_port.ts";
+import type { Process } from "./posix.ts";
 import type { Tally } from "./report.ts";
 import {
   lookAfterCrash,
@@ -25,7 +29,6 @@ import {
   lookAtTheEnd,
   type Scene,
 } from "./scene.ts";
-import type { Process } from "./posix.ts";
 import { diskKey, machineKey } from "./state.ts";
 
 /** A call of a public function. */
@@ -34,9 +37,9 @@ export interface Action {
   /** Called when the schedule says so; settles as the function does. */
   start(): Promise<WriteReceipt>;
   /** What must hold once it has resolved. */
-  resolved(receipt: WriteReceipt, stage: Stage): void;
-  /** Likewise; without it, it may not be rejected. */
-  rejected?(error: unknown, stage: Stage): void;
+  resolved(receipt: WriteReceipt): void;
+  /** Likewise; without it, it may be rejected only where a call has failed. */
+  rejected?(error: unknown): void;
 }
 
 /** What one realm does. */
@@ -44,16 +47,15 @@ export interface RealmScenario {
   readonly name: string;
   /** Whether every call is asynchronous, as where the disk is slow. */
   readonly isSlow: boolean;
+  /** How many calls may fail. */
+  readonly faults: number;
   /** Builds the same each time. Actions begin in this order. */
   build(): { scene: Scene; process: Process; actions: readonly Action[] };
 }
 
-/** What the actions see. */
-export interface Stage {
-  readonly scene: Scene;
-}
-
 interface PendingCall {
+  /** Which of all asynchronous calls it is. */
+  readonly number: number;
   readonly call: SimulatedCall;
   readonly perform: () => unknown;
   readonly resolve: (result: unknown) => void;
@@ -64,8 +66,17 @@ interface PendingCall {
     | undefined;
 }
 
+/** A step of a schedule. */
+interface Choice {
+  readonly what: "begin" | "perform" | "fail" | "answer";
+  /** Which of the pending calls. */
+  readonly index: number;
+  /** Before which of the calls that the thread makes in this step another thread carries out a pending one. */
+  readonly meanwhile?: { readonly at: number; readonly index: number };
+}
+
 export interface RealmBounds extends CrashBounds {
-  /** How many schedules are followed at the most; beyond, a sample of as many. */
+  /** How many schedules are followed in order; where there are more, as many are drawn by lot, each to its end. */
   readonly schedules: number;
 }
 
@@ -79,10 +90,15 @@ async function settleDown(isQuiet: () => boolean): Promise<void> {
   }
 }
 
+/** What may fail: the others are failed by the exploration of single operations. */
+const FAILING = ["fsync", "rename", "unlink"];
+const FAULT: Fault = { code: "EIO", isDone: false };
+
 /** One schedule under way. */
-class RealmRun implements Stage {
+class RealmRun {
   readonly scene: Scene;
   readonly trace: string[] = [];
+  violation: Violation | undefined;
   readonly #port: MachinePort;
   readonly #actions: readonly Action[];
   readonly #calls: PendingCall[] = [];
@@ -90,50 +106,119 @@ class RealmRun implements Stage {
   #history = "";
   #started = 0;
   #unsettled = 0;
-  violation: Violation | undefined;
+  #asynchronous = 0;
+  #faultsLeft: number;
+  readonly #mayFail: boolean;
+  /** Temporary files that could not be removed. */
+  readonly #left: string[] = [];
+  /** Of the step under way. */
+  #callsInStep = 0;
+  #meanwhile: Choice["meanwhile"];
+  #isFailing = false;
+  #isPerforming = false;
 
-  constructor({ build, isSlow }: RealmScenario) {
+  constructor({ build, isSlow, faults }: RealmScenario) {
     const { scene, process, actions } = build();
     this.scene = scene;
     this.#actions = actions;
+    this.#faultsLeft = faults;
+    this.#mayFail = faults > 0;
     this.#port = new MachinePort(
       process,
       {
-        before: () => undefined,
-        after: (call, outcome) => {
-          this.trace.push(`${describeCall(call)} = ${outcome}`);
-          this.#history += `${outcome};`;
-          this.violation ??= caught(() => lookAlive(this.scene));
-        },
+        before: (call) => this.#before(call),
+        after: (call, outcome) => this.#after(call, outcome),
       },
       (call, perform) =>
         new Promise((resolve, reject) => {
           const outcome = undefined;
-          this.#calls.push({ call, perform, resolve, reject, outcome });
+          const number = this.#asynchronous++;
+          this.#calls.push({ number, call, perform, resolve, reject, outcome });
         }),
     );
     if (isSlow) this.#port.tick = 1;
   }
 
-  /** What may happen next: an action begins, or a call is carried out or answered. */
-  get choices(): string[] {
-    const choices = this.#calls.map(({ outcome }, index) =>
-      `${outcome === undefined ? "perform" : "answer"} ${index}`
-    );
-    if (this.#started < this.#actions.length) choices.unshift("begin");
+  #before(call: SimulatedCall): Fault | undefined {
+    if (!this.#isPerforming) {
+      // The thread's own call: others go on meanwhile.
+      const at = this.#callsInStep++;
+      if (this.#meanwhile?.at === at) this.#perform(this.#meanwhile.index);
+    }
+    if (!this.#isFailing) return undefined;
+    this.#isFailing = false;
+    if (call.name === "unlink") this.#left.push(String(call.args[0]));
+    return FAULT;
+  }
+
+  #after(call: SimulatedCall, outcome: string): void {
+    this.trace.push(`${describeCall(call)} = ${outcome}`);
+    if (!this.#isPerforming) this.#history += `${outcome};`;
+    this.violation ??= caught(() => lookAlive(this.scene));
+  }
+
+  /** What may happen next, where nothing goes on meanwhile. */
+  get choices(): Choice[] {
+    const choices: Choice[] = [];
+    if (this.#started < this.#actions.length) {
+      choices.push({ what: "begin", index: 0 });
+    }
+    for (const [index, { call, outcome }] of this.#calls.entries()) {
+      if (outcome !== undefined) {
+        choices.push({ what: "answer", index });
+        continue;
+      }
+      choices.push({ what: "perform", index });
+      if (this.#faultsLeft > 0 && FAILING.includes(call.name)) {
+        choices.push({ what: "fail", index });
+      }
+    }
     return choices;
+  }
+
+  /** The same step, with another thread's call before each of the calls that it made. */
+  variants(choice: Choice, calls: number): Choice[] {
+    if (choice.what === "perform" || choice.what === "fail") return [];
+    return this.#calls.flatMap(({ outcome }, index) => {
+      const isPending = outcome === undefined;
+      if (!isPending || (choice.what === "answer" && index === choice.index)) {
+        return [];
+      }
+      return Array.from(
+        { length: calls },
+        (_, at) => ({ ...choice, meanwhile: { at, index } }),
+      );
+    });
+  }
+
+  /** How many calls the thread has made in the last step. */
+  get callsInStep(): number {
+    return this.#callsInStep;
   }
 
   get isStuck(): boolean {
     return this.choices.length === 0 && this.#unsettled > 0;
   }
 
-  async choose(choice: string): Promise<void> {
-    const [what, index] = choice.split(" ");
+  async choose({ what, index, meanwhile }: Choice): Promise<void> {
+    this.#callsInStep = 0;
+    // An answered call is taken from the list, and those after it move up.
+    const isShifted = what === "answer" && meanwhile !== undefined &&
+      meanwhile.index > index;
+    this.#meanwhile = isShifted
+      ? { at: meanwhile.at, index: meanwhile.index - 1 }
+      : meanwhile;
     if (what === "begin") this.#begin();
-    else if (what === "perform") this.#perform(Number(index));
-    else this.#answer(Number(index));
+    else if (what === "answer") this.#answer(index);
+    else {
+      if (what === "fail") {
+        this.#isFailing = true;
+        this.#faultsLeft--;
+      }
+      this.#perform(index);
+    }
     await settleDown(() => this.isStuck);
+    this.#meanwhile = undefined;
     if (this.isStuck) {
       this.violation ??= new Violation("a write waits for nothing, for ever");
     }
@@ -151,21 +236,23 @@ class RealmRun implements Stage {
     substitutePort(before);
     settled.then(
       (receipt) => {
-        this.trace.push(
-          `${action.name} resolves${receipt.superseded ? ", superseded" : ""}`,
-        );
+        const superseded = receipt.superseded ? ", superseded" : "";
+        this.trace.push(`${action.name} resolves${superseded}`);
+        this.#history += `${action.name} resolves;`;
         this.violation ??= caught(() => {
           lookAlive(this.scene);
-          action.resolved(receipt, this);
+          action.resolved(receipt);
         });
       },
       (error: unknown) => {
         this.trace.push(`${action.name} rejects: ${error}`);
+        this.#history += `${action.name} rejects;`;
         this.violation ??= caught(() => {
+          if (this.#mayFail && error instanceof AtomicError) return;
           if (action.rejected === undefined) {
             throw new Violation(`${action.name} fails: ${error}`);
           }
-          action.rejected(error, this);
+          action.rejected(error);
         });
       },
     ).finally(() => this.#unsettled--);
@@ -173,29 +260,29 @@ class RealmRun implements Stage {
 
   #perform(index: number): void {
     const pending = this.#calls[index];
-    if (pending === undefined) throw new Error(`No call ${index}`);
-    const history = this.#history;
+    if (pending === undefined || pending.outcome !== undefined) return;
+    this.#isPerforming = true;
     try {
       pending.outcome = { result: pending.perform() };
     } catch (error) {
       pending.outcome = { error };
+    } finally {
+      this.#isPerforming = false;
     }
-    // The realm is not told yet.
-    this.#history = history;
   }
 
   #answer(index: number): void {
     const [pending] = this.#calls.splice(index, 1);
     if (pending?.outcome === undefined) throw new Error(`No answer ${index}`);
-    const { call, outcome, resolve, reject } = pending;
-    this.#history += `${describeCall(call)} answers `;
-    if ("error" in outcome) {
-      this.#history += `${outcome.error};`;
-      reject(outcome.error);
-    } else {
-      this.#history += `${shown(outcome.result)};`;
-      resolve(outcome.result);
-    }
+    const { outcome, resolve, reject } = pending;
+    this.#history += `${pending.number} answers ${told(outcome)};`;
+    if ("error" in outcome) reject(outcome.error);
+    else resolve(outcome.result);
+  }
+
+  /** Looks at what is left once all has come to its end. */
+  end(): void {
+    lookAtTheEnd(this.scene, this.#left);
   }
 
   /** The same text where a crash leaves the same, and the same was promised. */
@@ -212,11 +299,17 @@ class RealmRun implements Stage {
       machineKey(this.scene.machine),
       this.diskKey,
       this.#history,
-      ...this.#calls.map(({ call, outcome }) =>
-        `${describeCall(call)}${outcome === undefined ? "" : " done"}`
+      `${this.#faultsLeft}`,
+      ...this.#calls.map(({ number, call, outcome }) =>
+        `${number} ${describeCall(call)} ${told(outcome)}`
       ),
     ].join("\n");
   }
+}
+
+function told(outcome: PendingCall["outcome"]): string {
+  if (outcome === undefined) return "";
+  return "error" in outcome ? `${outcome.error}` : shown(outcome.result);
 }
 
 function caught(body: () => void): Violation | undefined {
@@ -240,44 +333,108 @@ export async function exploreRealm(
   bounds: RealmBounds,
   tally: Tally,
 ): Promise<RealmExploration> {
-  const open: string[][] = [[]];
-  let isClosed = true;
-  for (let reached = open.pop(); reached; reached = open.pop()) {
-    tally.runs++;
-    const run = new RealmRun(scenario);
-    for (const choice of reached) await run.choose(choice);
-    const schedule = [...reached];
-    while (run.violation === undefined && tally.state(run.key)) {
-      if (tally.disk(run.diskKey)) {
-        run.violation ??= caught(() =>
-          lookAfterCrash(run.scene, tally, bounds)
-        );
-      }
-      const { choices } = run;
-      // Beyond the bound one way is followed to its end, drawn by lot.
-      const isSample = tally.runs > bounds.schedules;
-      const first = isSample
-        ? choices[Math.floor(bounds.random() * choices.length)]
-        : choices[0];
-      if (first === undefined) {
-        run.violation ??= caught(() => lookAtTheEnd(run.scene, []));
-        break;
-      }
-      if (isSample && choices.length > 1) isClosed = false;
-      if (!isSample) {
-        for (const other of choices.slice(1)) open.push([...schedule, other]);
-      }
-      schedule.push(first);
-      await run.choose(first);
+  const open: Choice[][] = [[]];
+  let reached = open.pop();
+  for (; reached; reached = open.pop()) {
+    if (tally.runs >= bounds.schedules) break;
+    const run = await followed(scenario, reached, tally, bounds, open);
+    if (run.violation !== undefined) return found(scenario, run);
+  }
+  if (reached === undefined) return { isClosed: true, finding: undefined };
+  for (let count = 0; count < bounds.schedules; count++) {
+    const run = await drawn(scenario, tally, bounds);
+    if (run.violation !== undefined) return found(scenario, run);
+  }
+  return { isClosed: false, finding: undefined };
+}
+
+function found(
+  { name }: RealmScenario,
+  { violation, trace }: RealmRun,
+): RealmExploration {
+  const message = violation?.message ?? "";
+  return { isClosed: false, finding: { run: name, message, trace } };
+}
+
+/** Goes on from a state that was reached, along the first choices; the others are left open. */
+async function followed(
+  scenario: RealmScenario,
+  reached: readonly Choice[],
+  tally: Tally,
+  bounds: RealmBounds,
+  open: Choice[][],
+): Promise<RealmRun> {
+  tally.runs++;
+  const run = new RealmRun(scenario);
+  const schedule: Choice[] = [];
+  for (const choice of reached) {
+    // Variants of the last step were left open by the run that first took it.
+    await run.choose(choice);
+    schedule.push(choice);
+  }
+  while (run.violation === undefined && tally.state(run.key)) {
+    look(run, tally, bounds);
+    const [first, ...others] = run.choices;
+    if (first === undefined) {
+      run.violation ??= caught(() => run.end());
+      break;
     }
-    if (run.violation !== undefined) {
-      const { message } = run.violation;
-      const finding = { run: scenario.name, message, trace: run.trace };
-      return { isClosed: false, finding };
-    }
-    if (tally.runs >= 2 * bounds.schedules) {
-      return { isClosed: false, finding: undefined };
+    for (const other of others) open.push([...schedule, other]);
+    await chooseWithVariants(run, first, schedule, open);
+    schedule.push(first);
+  }
+  return run;
+}
+
+/** Takes a step, and leaves open those in which another thread goes on meanwhile. */
+async function chooseWithVariants(
+  run: RealmRun,
+  choice: Choice,
+  schedule: readonly Choice[],
+  open: Choice[][],
+): Promise<void> {
+  // Before the step: afterwards other calls are pending.
+  const variants = run.variants(choice, MOST_CALLS_IN_STEP);
+  await run.choose(choice);
+  const { callsInStep } = run;
+  for (const variant of variants) {
+    if ((variant.meanwhile?.at ?? 0) < callsInStep) {
+      open.push([...schedule, variant]);
     }
   }
-  return { isClosed, finding: undefined };
+}
+
+/** More than any step makes. */
+const MOST_CALLS_IN_STEP = 40;
+
+/** A whole schedule, drawn by lot. */
+async function drawn(
+  scenario: RealmScenario,
+  tally: Tally,
+  bounds: RealmBounds,
+): Promise<RealmRun> {
+  tally.runs++;
+  const run = new RealmRun(scenario);
+  const pick = (length: number) => Math.floor(bounds.random() * length);
+  for (;;) {
+    const { choices } = run;
+    const choice = choices[pick(choices.length)];
+    if (choice === undefined) {
+      run.violation ??= caught(() => run.end());
+      return run;
+    }
+    const variants = run.variants(choice, 12);
+    const variant = bounds.random() < 0.3
+      ? variants[pick(variants.length)]
+      : undefined;
+    await run.choose(variant ?? choice);
+    tally.state(run.key);
+    look(run, tally, bounds);
+    if (run.violation !== undefined) return run;
+  }
+}
+
+function look(run: RealmRun, tally: Tally, bounds: RealmBounds): void {
+  if (!tally.disk(run.diskKey)) return;
+  run.violation ??= caught(() => lookAfterCrash(run.scene, tally, bounds));
 }

@@ -114,7 +114,7 @@ async function exploreCrashes(): Promise<void> {
 
 async function exploreFaults(): Promise<void> {
   heading("Each call fails: once, from then on, with all that follow");
-  const chosen = isShort ? [{}] : [
+  const chosen = isShort ? [{}, { createNew: true }] : [
     {},
     { createNew: true },
     { mode: 0o600 },

@@ -4,8 +4,15 @@
  * @module
  */
 
-import { openFile, readFrom, readWhole } from "../../_read.ts";
-import { prepareWrite, writeWhole } from "../../_write.ts";
+import {
+  openFile,
+  readFrom,
+  type ReadRequest,
+  readWhole,
+} from "../../_read.ts";
+import { append, type Company, complete, lookAgain } from "../../_core.ts";
+import { beginStream } from "../../_stream_write.ts";
+import { prepare, prepareWrite, writeWhole } from "../../_write.ts";
 import type { WriteOptions } from "../../mod.ts";
 import {
   closing,
@@ -14,35 +21,67 @@ import {
   Refusal,
 } from "../../_protocol.ts";
 import { FileClaim, Violation } from "./claims.ts";
-import type { Actor, Scenario } from "./interleave.ts";
+import type { Actor, Scenario, World } from "./interleave.ts";
 import { Machine, type Process } from "./posix.ts";
-import type { Scene } from "./scene.ts";
-import { liveView } from "./view.ts";
+import { type Scene, withParents } from "./scene.ts";
+import { liveView, pathsIn } from "./view.ts";
 
 const encoder = new TextEncoder();
+
+/** How a process writes. */
+interface Writing extends WriteOptions {
+  readonly isStream?: true;
+}
+
+/** Nobody else writes in its realm. */
+const ALONE: Company = {
+  staged() {},
+  checkTurn() {},
+  olderTemporary: () => undefined,
+};
+
+/** A whole value at once. */
+function whole(
+  path: string,
+  text: string,
+  options: WriteOptions,
+): Protocol<unknown> {
+  const bytes = encoder.encode(text);
+  return writeWhole(
+    prepareWrite("writeBytesAtomic", "bytesWrite", path, options, () => bytes),
+  );
+}
+
+/** The same bytes in two parts, as a stream writes them. */
+function inParts(
+  path: string,
+  text: string,
+  options: WriteOptions,
+): Protocol<unknown> {
+  const { port, request } = prepare("a stream", "bytesWrite", path, options);
+  const half = Math.floor(text.length / 2);
+  return (function* () {
+    const write = yield* beginStream(port, request);
+    return yield* complete(write, function* () {
+      yield* append(write, encoder.encode(text.slice(0, half)));
+      yield* append(write, encoder.encode(text.slice(half)));
+      yield* lookAgain(write);
+    }, ALONE);
+  })();
+}
 
 /** A write by a process of its own. */
 export function writer(
   process: Process,
   path: string,
   text: string,
-  options: WriteOptions = {},
+  { isStream, ...options }: Writing = {},
 ): Actor {
   const { durability = "full", createNew = false } = options;
   return {
     process,
-    start(): Protocol<unknown> {
-      const bytes = encoder.encode(text);
-      return writeWhole(
-        prepareWrite(
-          "writeBytesAtomic",
-          "bytesWrite",
-          path,
-          options,
-          () => bytes,
-        ),
-      );
-    },
+    start: () =>
+      isStream ? inParts(path, text, options) : whole(path, text, options),
     resolved(_receipt, world) {
       const claim = world.claim(path);
       claim.observe(liveView(world.machine));
@@ -67,31 +106,35 @@ export function writer(
   };
 }
 
-/** A read by a process of its own: it must find a version that was there while it read. */
+/** A read by a process of its own: it must find what was there when it opened the file. */
 export function reader(process: Process, path: string): Actor {
-  let before = 0;
+  let opened: string | undefined;
   return {
     process,
-    start(port) {
-      return (function* (): Protocol<unknown> {
-        const bytes = yield* readWhole(port, path, {
-          maxBytes: 2 ** 32,
-          capacity: 2 ** 32,
-          retryMs: 0,
-          signal: undefined,
-        });
-        return new TextDecoder().decode(bytes);
-      })();
+    *start(port): Protocol<unknown> {
+      const reading = readWhole(port, path, WHOLE);
+      for (let step = reading.next(); !step.done;) {
+        let result: unknown;
+        try {
+          result = yield step.value;
+        } catch (error) {
+          step = reading.throw(error);
+          continue;
+        }
+        if (step.value.name === "open") opened = textOf(process, path);
+        step = reading.next(result);
+        if (step.done) return textFrom(step.value);
+      }
+      return undefined;
     },
-    resolved(text, world) {
-      const claim = world.claim(path);
-      const index = typeof text === "string" ? claim.indexOf(text) : -1;
-      if (index < before) {
+    resolved(text) {
+      if (text === undefined || text !== opened) {
         throw new Violation(
-          `a reader of ${path} has read ${JSON.stringify(text)}`,
+          `a reader of ${path} has opened ${JSON.stringify(opened)} and read ${
+            JSON.stringify(text)
+          }`,
         );
       }
-      before = index;
     },
     rejected(error, world) {
       const wasAbsent = world.claim(path).first === undefined;
@@ -102,27 +145,36 @@ export function reader(process: Process, path: string): Actor {
   };
 }
 
+const WHOLE: ReadRequest = {
+  maxBytes: 2 ** 32,
+  capacity: 2 ** 32,
+  retryMs: 0,
+  signal: undefined,
+};
+
+function textFrom(bytes: Uint8Array): string {
+  return new TextDecoder().decode(bytes);
+}
+
+/** What the file has that the process has open. */
+function textOf(process: Process, path: string): string | undefined {
+  const bytes = process.openedBy(path);
+  return bytes && textFrom(bytes);
+}
+
 /** A snapshot by a process of its own: it reads what it has opened, whatever comes meanwhile. */
 export function snapshot(process: Process, path: string): Actor {
   let opened: string | undefined;
   return {
     process,
-    start(port) {
-      const request = {
-        maxBytes: 2 ** 32,
-        capacity: 2 ** 32,
-        retryMs: 0,
-        signal: undefined,
-      };
-      return (function* (): Protocol<unknown> {
-        const { file } = yield* openFile(port, path, request);
-        opened = new TextDecoder().decode(process.openedBy(file.path));
-        return yield* closing(file, function* () {
-          const once = yield* readFrom(file, request);
-          const again = yield* readFrom(file, request);
-          return [once, again].map((bytes) => new TextDecoder().decode(bytes));
-        });
-      })();
+    *start(port): Protocol<unknown> {
+      const { file } = yield* openFile(port, path, WHOLE);
+      opened = textOf(process, file.path);
+      return yield* closing(file, function* () {
+        const once = yield* readFrom(file, WHOLE);
+        const again = yield* readFrom(file, WHOLE);
+        return [textFrom(once), textFrom(again)];
+      });
     },
     resolved(found) {
       if (!Array.isArray(found) || found.some((text) => text !== opened)) {
@@ -164,9 +216,6 @@ function scenario(name: string, plan: Plan): Scenario {
       machine.syncAll();
       machine.processes.shift();
       machine.limits.writeBytes = plan.writeBytes ?? Infinity;
-      const names: Record<string, string[]> = { "/d": ["f"] };
-      if (path === "/d/a/f") names["/d"] = ["a"];
-      if (path === "/d/a/f") names["/d/a"] = ["f"];
       const legal = texts.map((text) => ({ text, mode: 0o644 }));
       const survives = durability !== "none";
       const view = liveView(machine);
@@ -175,23 +224,36 @@ function scenario(name: string, plan: Plan): Scenario {
         machine,
         claims: [new FileClaim(path, legal, survives, view)],
         innocents: new Map(),
-        names: new Map(Object.entries(names)),
+        paths: new Set([...pathsIn(view), ...withParents(path)]),
         isSecret: false,
       };
-      return { scene, actors: plan.actors(machine, path) };
+      return {
+        scene,
+        actors: plan.actors(machine, path),
+        ended: (world: World) => {
+          const isMade = world.claim(path).replacements > 0;
+          if (world.kills === 0 && !isMade) {
+            throw new Violation(
+              "everybody has come to his end, and nobody has written",
+            );
+          }
+        },
+      };
     },
   };
 }
 
 const FULL: WriteOptions = {};
 const NEW: WriteOptions = { createNew: true };
+const STREAM: Writing = { isStream: true };
+const NEW_STREAM: Writing = { isStream: true, createNew: true };
 const ORDERED: WriteOptions = { durability: "ordered" };
 const NONE: WriteOptions = { durability: "none" };
 
 /** Writers of one file, each with its options; a reader too if asked for. */
 function writers(
   name: string,
-  all: readonly WriteOptions[],
+  all: readonly Writing[],
   plan: Partial<Plan> & {
     reads?: "whole" | "snapshot";
     samePid?: boolean;
@@ -221,6 +283,8 @@ export const SCENARIOS: readonly Scenario[] = [
     old: "old",
     reads: "snapshot",
   }),
+  writers("a stream and a writer", [STREAM, FULL], { old: "old" }),
+  writers("a stream with createNew and a writer", [NEW_STREAM, FULL]),
   writers("two writers", [FULL, FULL], { old: "old" }),
   writers("two writers of a new file, in containers with the same pid", [
     FULL,

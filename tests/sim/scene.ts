@@ -18,7 +18,7 @@ import {
   crashView,
   liveView,
   lookUp,
-  namesIn,
+  pathsIn,
   type View,
   written,
 } from "./view.ts";
@@ -31,8 +31,8 @@ export interface Scene {
   readonly claims: readonly FileClaim[];
   /** Other files, by path, with what they hold. */
   readonly innocents: ReadonlyMap<string, string>;
-  /** Which names each directory may have, but for temporary files of the targets in it. */
-  readonly names: ReadonlyMap<string, readonly string[]>;
+  /** All paths that there may be, but for temporary files beside the targets. */
+  readonly paths: ReadonlySet<string>;
   /** Whether nobody but the owner may at any time read what is written. */
   readonly isSecret: boolean;
 }
@@ -73,13 +73,9 @@ export function lookAfterCrash(
 
 /** What is left once everything has come to its end: no temporary files, but for those that were told. */
 export function lookAtTheEnd(scene: Scene, told: readonly string[]): void {
-  const view = liveView(scene.machine);
-  for (const directory of scene.names.keys()) {
-    for (const name of namesIn(view, directory)) {
-      const path = `${directory}/${name}`;
-      if (TEMPORARY.test(name) && !told.includes(path)) {
-        throw new Violation(`${path} is left`);
-      }
+  for (const path of pathsIn(liveView(scene.machine))) {
+    if (!scene.paths.has(path) && !told.includes(path)) {
+      throw new Violation(`${path} is left`);
     }
   }
   for (const { name, descriptors } of scene.machine.processes) {
@@ -90,30 +86,36 @@ export function lookAtTheEnd(scene: Scene, told: readonly string[]): void {
 }
 
 function checkSurroundings(
-  { claims, innocents, names, isSecret }: Omit<Scene, "machine">,
+  { claims, innocents, paths, isSecret }: Omit<Scene, "machine">,
   view: View,
 ): void {
   for (const [path, text] of innocents) checkInnocent(view, path, text);
-  for (const [directory, known] of names) {
-    const isOfTarget = claims.some(({ path }) =>
-      path.startsWith(`${directory}/`)
-    );
-    for (const name of namesIn(view, directory)) {
-      if (known.includes(name)) continue;
-      // Who we are, on Deno, only a file of ours can tell.
-      const isProbe = name.startsWith(".owner.");
-      if (!TEMPORARY.test(name) || !(isOfTarget || isProbe)) {
-        throw new Violation(`${directory}/${name} is no business of a write`);
-      }
-      const node = lookUp(view, `${directory}/${name}`);
-      const mode = node?.metadata.mode ?? 0;
-      if (isSecret && (mode & 0o077) !== 0 && (node?.bytes.length ?? 0) > 0) {
-        throw new Violation(
-          `others may read ${directory}/${name}: mode 0o${mode.toString(8)}`,
-        );
-      }
+  for (const path of pathsIn(view)) {
+    if (paths.has(path)) continue;
+    const [directory, name] = split(path);
+    // Who we are, on Deno, only a file of ours can tell.
+    const isAllowed = TEMPORARY.test(name) && (name.startsWith(".owner.") ||
+      claims.some((claim) => split(claim.path)[0] === directory));
+    if (!isAllowed) throw new Violation(`${path} is no business of a write`);
+    const node = lookUp(view, path);
+    const mode = node?.metadata.mode ?? 0;
+    if (isSecret && (mode & 0o077) !== 0 && (node?.bytes.length ?? 0) > 0) {
+      throw new Violation(
+        `others may read ${path}: mode 0o${mode.toString(8)}`,
+      );
     }
   }
+}
+
+/** A path, and those of the directories that it is in. */
+export function withParents(path: string): string[] {
+  const parts = path.split("/");
+  return parts.slice(1).map((_, index) => parts.slice(0, index + 2).join("/"));
+}
+
+function split(path: string): [directory: string, name: string] {
+  const end = path.lastIndexOf("/");
+  return [path.slice(0, end), path.slice(end + 1)];
 }
 
 /** A file system as a person reads it. */

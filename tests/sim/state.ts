@@ -8,9 +8,11 @@ import type { Disk } from "./disk.ts";
 import type { Machine } from "./posix.ts";
 
 /** All that is on the machine, as a text. */
-export function machineKey({ root }: Machine): string {
+export function machineKey({ root, inodes }: Machine): string {
   const parts: string[] = [];
+  // Those that have lost their name too, as long as somebody has them open.
   const seen = new Set([root]);
+  for (const inode of inodes.values()) if (inode.opened > 0) seen.add(inode);
   for (const inode of seen) {
     const { id, ino, mode, uid, gid, nlink, bytes, lockedBy } = inode;
     parts.push(id, `${ino},${mode},${uid},${gid},${nlink}`, bytes.join());
@@ -35,8 +37,9 @@ export function diskKey(disk: Disk): string {
           : `${write.offset}:${write.bytes.join()}`,
       );
     }
-    const { mode, uid, gid } = node.pendingMetadata ?? node.metadata;
-    parts.push(`${node.pendingMetadata !== undefined} ${mode},${uid},${gid}`);
+    for (const { mode, uid, gid } of [node.metadata, ...node.pendingMetadata]) {
+      parts.push(`${mode},${uid},${gid}`);
+    }
   }
   for (const [id, names] of disk.entries) {
     parts.push(id);

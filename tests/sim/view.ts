@@ -49,10 +49,17 @@ export function lookUp(view: View, path: string): FoundNode | undefined {
   return id === undefined ? undefined : view.node(id);
 }
 
-/** The names in the directory at a path. */
-export function namesIn(view: View, path: string): string[] {
-  const id = find(view, path);
-  return id === undefined ? [] : view.names(id);
+/** All paths, but for those behind links. */
+export function pathsIn(view: View): string[] {
+  const paths: string[] = [];
+  const visit = (id: string, path: string) => {
+    for (const name of view.names(id)) {
+      paths.push(`${path}/${name}`);
+      visit(view.child(id, name) ?? "", `${path}/${name}`);
+    }
+  };
+  visit("/", "");
+  return paths;
 }
 
 function find(view: View, path: string): string | undefined {

@@ -627,3 +627,36 @@ test("a write that waits goes to the file that its path led to when it was calle
     assert.equal(readFileSync(before, "utf8"), "1\n");
     assert.equal(readFileSync(after, "utf8"), "2\n");
   }));
+
+test("a sync of a directory does not count for what came before one that failed", () =>
+  inScratch(async (directory) => {
+    const port = new FaultPort();
+    let isFirst = true;
+    port.intercept(({ name, args: [file] }) => {
+      const { path } = (file ?? {}) as { path?: string };
+      if (name !== "fsync" || path !== directory || !isFirst) return undefined;
+      isFirst = false;
+      const failure = Object.assign(new Error("EIO"), { code: "EIO" });
+      const late = new Promise((_, reject) => {
+        setTimeout(() => reject(failure), 20);
+      });
+      return { result: late };
+    });
+    await onPort(port, async () => {
+      const errors = await Promise.all(
+        ["f", "g"].map((name) =>
+          rejection(writeTextAtomic(join(directory, name), "new"))
+        ),
+      );
+      for (const error of errors) {
+        assert.ok(error instanceof DurabilityError);
+        assert.equal(error.code, "EIO");
+      }
+      const { directorySynced } = await writeTextAtomic(
+        join(directory, "h"),
+        "new",
+      );
+      assert.equal(directorySynced, true);
+    });
+    assert.equal(readFileSync(join(directory, "g"), "utf8"), "new\n");
+  }));

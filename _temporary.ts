@@ -29,12 +29,17 @@ const NAME_LIMITS = [143, 255];
  */
 function temporaryName(host: Host, target: string): string {
   const unique = `.${host.pid}.${host.randomUUID()}.tmp`;
+  return `.${cutName(target, 1 + unique.length)}${unique}`;
+}
+
+/** As much of a name as leaves so many bytes for what is added to it. */
+export function cutName(name: string, added: number): string {
   const encoder = new TextEncoder();
-  const length = encoder.encode(target).length;
+  const length = encoder.encode(name).length;
   const limit = NAME_LIMITS.find((limit) => length <= limit) ?? length;
-  const room = new Uint8Array(limit - 1 - unique.length);
-  const { read } = encoder.encodeInto(target, room);
-  return `.${target.slice(0, read)}${unique}`;
+  const room = new Uint8Array(limit - added);
+  const { read } = encoder.encodeInto(name, room);
+  return name.slice(0, read);
 }
 
 /** More taken names are no accident. */

@@ -1,6 +1,7 @@
 /**
  * The port on Deno: `Deno.*` only. Neither `node:` modules nor
- * `globalThis.process` are touched, since either doubles Deno's start-up time.
+ * `globalThis.process` are touched before a lock is asked for, since either
+ * doubles Deno's start-up time.
  *
  * @module
  */
@@ -13,6 +14,7 @@ import {
   type Port,
   type SystemCalls,
 } from "./port.ts";
+import { connecting, sqliteCalls } from "./sqlite.ts";
 
 class DenoFile implements OpenFile {
   readonly path: string;
@@ -56,6 +58,14 @@ function isRefused(error: unknown): boolean {
   return error instanceof Deno.errors.NotCapable;
 }
 
+// Naming `process` loads Deno's layer for Node: not before a lock is asked for.
+const sqlite = sqliteCalls(() =>
+  connecting(
+    globalThis.process?.getBuiltinModule?.("node:sqlite"),
+    "DatabaseSync",
+  )
+);
+
 const sync: SystemCalls = {
   create: (path, mode) =>
     new DenoFile(
@@ -89,6 +99,8 @@ const sync: SystemCalls = {
   link: (from, to) => Deno.linkSync(from, to),
   rename: (from, to) => Deno.renameSync(from, to),
   unlink: (path) => Deno.removeSync(path),
+  readdir: (path) => Array.from(Deno.readDirSync(path), ({ name }) => name),
+  ...sqlite.sync,
   sleep: (ms) =>
     void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms),
 };
@@ -126,6 +138,8 @@ const async: AsyncSystemCalls = {
   link: (from, to) => Deno.link(from, to),
   rename: (from, to) => Deno.rename(from, to),
   unlink: (path) => Deno.remove(path),
+  readdir: (path) => Array.fromAsync(Deno.readDir(path), ({ name }) => name),
+  ...sqlite.async,
   sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
 };
 
@@ -140,6 +154,7 @@ export function denoPort(): Port {
     cwd: () => Deno.cwd(),
     randomUUID: () => crypto.randomUUID(),
     now: () => performance.now(),
+    date: () => Date.now(),
     permission(access, path) {
       const { state } = Deno.permissions.querySync({ name: access, path });
       return state === "prompt" ? "missing" : state;

@@ -14,6 +14,7 @@ import type {
   Port,
   SystemCalls,
 } from "./port.ts";
+import { connecting, sqliteCalls } from "./sqlite.ts";
 
 class NodeFile implements OpenFile {
   readonly path: string;
@@ -54,6 +55,14 @@ export function nodePort(): Port {
   const fs = process.getBuiltinModule("node:fs");
   const { promisify } = process.getBuiltinModule("node:util");
 
+  // Bun has its own on every release, Node's since 1.4.
+  const sqlite = sqliteCalls(() =>
+    connecting(process.getBuiltinModule("bun:sqlite"), "Database", {
+      readwrite: true,
+      create: false,
+    }) ?? connecting(process.getBuiltinModule("node:sqlite"), "DatabaseSync")
+  );
+
   const sync: SystemCalls = {
     create: (path, mode) => new NodeFile(path, fs.openSync(path, "wx", mode)),
     open: (path) => new NodeFile(path, fs.openSync(path, "r")),
@@ -73,6 +82,8 @@ export function nodePort(): Port {
     link: (from, to) => fs.linkSync(from, to),
     rename: (from, to) => fs.renameSync(from, to),
     unlink: (path) => fs.unlinkSync(path),
+    readdir: (path) => fs.readdirSync(path),
+    ...sqlite.sync,
     sleep: (ms) =>
       void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms),
   };
@@ -85,7 +96,7 @@ export function nodePort(): Port {
   const fchown = promisify(fs.fchown);
   const fsync = promisify(fs.fsync);
   const close = promisify(fs.close);
-  const { lstat, readlink, mkdir, link, rename, unlink } = fs.promises;
+  const { lstat, readlink, mkdir, link, rename, unlink, readdir } = fs.promises;
   const realpath = promisify(fs.realpath.native);
 
   const async: AsyncSystemCalls = {
@@ -108,6 +119,8 @@ export function nodePort(): Port {
     link: (from, to) => link(from, to),
     rename: (from, to) => rename(from, to),
     unlink: (path) => unlink(path),
+    readdir: (path) => readdir(path),
+    ...sqlite.async,
     sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
   };
 
@@ -120,6 +133,7 @@ export function nodePort(): Port {
     cwd: () => process.cwd(),
     randomUUID: () => crypto.randomUUID(),
     now: () => performance.now(),
+    date: () => Date.now(),
     permission: () => "granted",
     onExit: (callback) => void process.once("exit", callback),
     errorCode: (error) =>

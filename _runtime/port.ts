@@ -15,6 +15,11 @@ export interface OpenFile {
   readonly path: string;
 }
 
+/** A file that SQLite has open. Only the port that opened it looks inside. */
+export interface Database {
+  readonly path: string;
+}
+
 /** What `lstat` and `fstat` report. */
 export interface FileStatus {
   readonly kind: "file" | "directory" | "symlink" | "other";
@@ -52,8 +57,16 @@ export interface SystemCalls {
   link(from: string, to: string): void;
   rename(from: string, to: string): void;
   unlink(path: string): void;
+  /** The names in a directory. */
+  readdir(path: string): string[];
   /** Milliseconds. */
   sleep(ms: number): void;
+  /** Opens a file with the runtime's SQLite. */
+  openDatabase(path: string): Database;
+  /** Executes one statement; fails with `SQLITE_BUSY`, `SQLITE_READONLY` and the like. */
+  execute(database: Database, sql: string): void;
+  /** Takes back what a transaction has changed, and frees its lock. */
+  closeDatabase(database: Database): void;
 }
 
 /** The same calls, each off the event loop's thread. */
@@ -74,6 +87,8 @@ export interface Host {
   randomUUID(): string;
   /** Monotonic milliseconds. */
   now(): number;
+  /** Milliseconds since the epoch. */
+  date(): number;
   /** What the runtime's own sandbox says of this access below this path; `"denied"` is forbidden by name. */
   permission(
     access: "read" | "write",

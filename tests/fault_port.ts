@@ -41,6 +41,7 @@ export class FaultPort implements Port {
   changesByPath: boolean;
   permission: Port["permission"];
   now: Port["now"];
+  date: Port["date"];
   readonly #base: Port;
   readonly #interceptors: Interceptor[] = [];
   #powerCut = false;
@@ -52,6 +53,7 @@ export class FaultPort implements Port {
     this.changesByPath = base.changesByPath;
     this.permission = (access, path) => base.permission(access, path);
     this.now = () => base.now();
+    this.date = () => base.date();
     this.sync = new Proxy(base.sync, {
       get: (calls, name: keyof SystemCalls) => (...args: unknown[]) => {
         const fault = this.#enter(name, args, "sync");

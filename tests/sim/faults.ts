@@ -29,6 +29,10 @@ const CODES: Readonly<Record<keyof SystemCalls, readonly string[]>> = {
   link: ["EDQUOT", "EIO", "EMLINK", "ENOSPC", "EPERM"],
   rename: ["EACCES", "EBUSY", "EDQUOT", "EIO", "ENOSPC", "EXDEV"],
   unlink: ["EACCES", "EIO"],
+  readdir: ["EACCES", "EIO"],
+  openDatabase: ["SQLITE_CANTOPEN"],
+  execute: ["SQLITE_IOERR"],
+  closeDatabase: [],
   sleep: [],
 };
 

@@ -39,6 +39,8 @@ export interface Actor {
   resolved(result: unknown, world: World): void;
   /** Likewise; without it, it may not fail. */
   rejected?(error: unknown, world: World): void;
+  /** Called when it is killed. */
+  killed?(): void;
 }
 
 /** What several processes do on one machine. */
@@ -71,6 +73,8 @@ class Running {
   status: Status = "running";
   /** What it has been told, hashed. */
   history = 0;
+  /** What it had been told when it began to wait for a lock. */
+  #before = 0;
   readonly #protocol: Protocol<unknown>;
   readonly #port: MachinePort;
   #next: Call | undefined;
@@ -101,11 +105,15 @@ class Running {
       this.#take(() => this.#protocol.throw(failure), world);
       return;
     }
+    // Who waits comes back to where he was: else there would be no end of states.
+    if (call.name === "openDatabase") this.#before = this.history;
+    if (call.name === "sleep") this.history = this.#before;
     this.#take(() => this.#protocol.next(result), world);
   }
 
   kill(): void {
     this.actor.process.kill();
+    this.actor.killed?.();
     this.status = "killed";
     this.#next = undefined;
   }

@@ -8,6 +8,7 @@
 
 import type {
   AsyncSystemCalls,
+  Database,
   FileStatus,
   OpenFile,
   Port,
@@ -19,6 +20,7 @@ import {
   PosixError,
   type Process,
 } from "./posix.ts";
+import { type SimulatedDatabase, SimulatedSqlite } from "./sqlite.ts";
 
 /** A system call as a simulated process makes it. */
 export interface SimulatedCall {
@@ -59,6 +61,7 @@ export class MachinePort implements Port {
   tick = 0;
   readonly #observer: Observer;
   readonly #schedule: Schedule;
+  readonly #sqlite: SimulatedSqlite;
   #sync: SystemCalls | undefined;
   #async: AsyncSystemCalls | undefined;
   #uuids = 0;
@@ -69,6 +72,7 @@ export class MachinePort implements Port {
     schedule: Schedule = AT_ONCE,
   ) {
     this.process = process;
+    this.#sqlite = new SimulatedSqlite(process);
     this.pid = process.pid;
     this.#observer = observer;
     this.#schedule = schedule;
@@ -109,6 +113,11 @@ export class MachinePort implements Port {
     return this.clock += this.tick;
   }
 
+  /** Time stands still, or each run would be another one. */
+  date(): number {
+    return 0;
+  }
+
   permission(): "granted" {
     return "granted";
   }
@@ -129,7 +138,7 @@ export class MachinePort implements Port {
         this.#observer.after(call, shown(result));
         return result;
       }
-      if (fault.isDone || name === "close") {
+      if (fault.isDone || name === "close" || name === "closeDatabase") {
         Reflect.apply(this.#raw[name], this.#raw, args);
       } else if (name === "fsync") {
         this.process.failSync(descriptor(args[0]));
@@ -162,6 +171,10 @@ export class MachinePort implements Port {
     link: (from, to) => this.process.link(from, to),
     rename: (from, to) => this.process.rename(from, to),
     unlink: (path) => this.process.unlink(path),
+    readdir: (path) => this.process.readdir(path),
+    openDatabase: (path) => this.#sqlite.open(path),
+    execute: (database, sql) => this.#sqlite.execute(databaseOf(database), sql),
+    closeDatabase: (database) => this.#sqlite.close(databaseOf(database)),
     // Whole milliseconds: the jitter would make each run another one.
     sleep: (ms) => {
       this.clock += Math.ceil(ms);
@@ -172,6 +185,15 @@ export class MachinePort implements Port {
 function descriptor(file: unknown): Descriptor {
   if (!isDescriptor(file)) throw new Error("Not opened by this port");
   return file;
+}
+
+function databaseOf(database: Database): SimulatedDatabase {
+  if (!isDatabase(database)) throw new Error("Not opened by this port");
+  return database;
+}
+
+function isDatabase(value: object): value is SimulatedDatabase {
+  return "journal" in value && "file" in value;
 }
 
 function isDescriptor(value: unknown): value is Descriptor & OpenFile {
@@ -200,6 +222,9 @@ export function shown(value: unknown): string {
     return JSON.stringify(new TextDecoder().decode(value.subarray(0, 40)));
   }
   if (isDescriptor(value)) return `<${value.path}: ${value.inode.id}>`;
+  if (typeof value === "object" && value !== null && isDatabase(value)) {
+    return `<database ${value.path}: ${value.file.inode.id}>`;
+  }
   if (typeof value === "object" && value !== null && "ino" in value) {
     return JSON.stringify(value);
   }

@@ -363,13 +363,16 @@ export class Process {
     return file.inode.lockedBy === this;
   }
 
-  close(file: Descriptor): void {
+  close(
+    file: Descriptor,
+    { keepsLocks = false }: { keepsLocks?: boolean } = {},
+  ): void {
     this.#checkOpen("close", file);
     file.isOpen = false;
     this.descriptors.delete(file);
     const { inode } = file;
     inode.opened--;
-    if (inode.lockedBy === this) inode.lockedBy = undefined;
+    if (inode.lockedBy === this && !keepsLocks) inode.lockedBy = undefined;
     this.#machine.free(inode);
   }
 
@@ -447,6 +450,16 @@ export class Process {
     }
     this.#checkRemoval("unlink", path, place);
     this.#machine.unlink(place.directory, place.name);
+  }
+
+  readdir(path: string): string[] {
+    const { inode } = this.#find("readdir", path, true);
+    if (inode === undefined) throw new PosixError("ENOENT", "readdir", path);
+    if (inode.kind !== "directory") {
+      throw new PosixError("ENOTDIR", "readdir", path);
+    }
+    this.#checkAccess("readdir", path, inode, 0o4);
+    return [...inode.entries.keys()];
   }
 
   /** What the file has that it has open by this path. */

@@ -1,0 +1,314 @@
+/**
+ * The lock of a file, as processes and threads see it. Its holder keeps an
+ * exclusive transaction of SQLite open on an empty file beside the locked one.
+ * The kernel frees it when the holder ends, however it ends: it is never stale,
+ * and nobody needs to find out who is alive.
+ *
+ * ```text
+ * lock file   D/.f.lock                   empty, made by whoever comes first
+ * own link    D/.f.lock.PID.TIME.UUID     a second name of it, for each who waits or holds
+ *
+ * link        .f.lock to the own link     or make the own link, and .f.lock from it
+ * look        is it an empty file?        else it is none of ours, and never opened
+ * begin       an exclusive transaction that writes
+ * compare     is .f.lock still the file of the own link?      else begin again
+ * ...         held
+ * release     unlink .f.lock, unlink the own link, end the transaction
+ * ```
+ *
+ * - Without the own link, comparing means nothing: a holder that is suspended
+ *   between opening and locking finds another file of the same inode number, and
+ *   two hold. The own link pins the inode, so that its number is not used again.
+ * - Without the write, a process that may only read the file begins a transaction
+ *   that excludes nobody.
+ * - Without `journal_mode=MEMORY`, that write makes a journal that a kill leaves.
+ * - Opened before it is looked at, a planted file has SQLite act on a planted
+ *   journal; a planted link makes a file where it leads.
+ * - Only the holder removes `.f.lock`. By another it would be removed from under
+ *   a third that has just made it.
+ *
+ * @module
+ */
+
+import { directoryOf, joinPath, nameOf } from "./_path.ts";
+import {
+  attempt,
+  blockingCall,
+  call,
+  failedWith,
+  inlineCall,
+  type Protocol,
+  Refusal,
+} from "./_protocol.ts";
+import { retrying } from "./_retry.ts";
+import type { Database, FileStatus, Host, Port } from "./_runtime/port.ts";
+import { cutName } from "./_temporary.ts";
+
+/** A file that can be locked, and where its lock is. */
+export interface LockPlace {
+  /** The file, by its real path. */
+  readonly file: string;
+  /** The lock file beside it. */
+  readonly path: string;
+}
+
+/** How long to wait for a lock. */
+export interface Patience {
+  /** In the milliseconds of {@linkcode Host.now}. */
+  readonly deadline: number;
+  readonly retryMs: number;
+  readonly signal: AbortSignal | undefined;
+}
+
+/** Our link to the lock file. */
+interface OwnLink {
+  readonly path: string;
+  readonly status: FileStatus;
+  /** Whether the lock file was there before. */
+  readonly wasFound: boolean;
+}
+
+/** A lock that is held, until {@linkcode release}. */
+export interface HeldLock {
+  readonly place: LockPlace;
+  readonly own: OwnLink;
+  readonly database: Database;
+}
+
+/** Longer than a pid, a time and a uuid can be. */
+const SUFFIX_BYTES = 80;
+
+/** Where the lock of a file is. */
+export function lockPlace(host: Host, file: string): LockPlace {
+  const name = `.${cutName(nameOf(host, file), SUFFIX_BYTES)}.lock`;
+  return { file, path: joinPath(host, directoryOf(host, file), name) };
+}
+
+/** Waits for the lock; `undefined` if it was not to be had in time. */
+export function* acquire(
+  port: Port,
+  place: LockPlace,
+  patience: Patience,
+): Protocol<HeldLock | undefined> {
+  for (let isFirst = true;; isFirst = false) {
+    patience.signal?.throwIfAborted();
+    if (!isFirst && port.now() > patience.deadline) return undefined;
+    const own = yield* retrying(
+      port,
+      patience,
+      () => linkLockFile(port, place),
+    );
+    let database: Database | undefined;
+    try {
+      database = yield* retrying(
+        port,
+        patience,
+        () => inlineCall("openDatabase", own.path),
+      );
+      const found = yield* waitForTransaction(
+        port,
+        place,
+        own,
+        database,
+        patience,
+      );
+      if (found === "ours" && (yield* isCurrent(place, own))) {
+        if (own.wasFound) yield* attempt(removeOthers(port, place, own));
+        return { place, own, database };
+      }
+      yield* leave(own, database);
+      if (found === "late") return undefined;
+    } catch (error) {
+      yield* attempt(leave(own, database));
+      throw error;
+    }
+  }
+}
+
+/** Frees the lock. */
+export function* release({ place, own, database }: HeldLock): Protocol<void> {
+  try {
+    // Somebody may have removed it by hand: another one's is not ours to remove.
+    if (yield* isCurrent(place, own)) yield* call("unlink", place.path);
+    yield* unlinkIfPresent(own.path);
+  } finally {
+    yield* inlineCall("closeDatabase", database);
+  }
+}
+
+/** Refuses to go on where somebody has removed the lock by hand. */
+export function* checkHeld({ place, own }: HeldLock): Protocol<void> {
+  if (yield* isCurrent(place, own)) return;
+  throw new Refusal(
+    "LOCK_LOST",
+    `its lock "${place.path}" was removed, so that somebody else may hold it by now: read the file again before writing it`,
+  );
+}
+
+/** A name of our own for the lock file, which is made if there is none. */
+function* linkLockFile(port: Port, place: LockPlace): Protocol<OwnLink> {
+  for (;;) {
+    const { pid } = port;
+    const path = `${place.path}.${pid}.${port.date()}.${port.randomUUID()}`;
+    const wasFound = yield* linkedTo(place.path, path);
+    if (!wasFound) {
+      const file = yield* inlineCall("create", path, 0o666);
+      yield* call("close", file);
+      if (!(yield* linkedTo(path, place.path))) {
+        yield* unlinkIfPresent(path);
+        continue;
+      }
+    }
+    const status = yield* statusIfPresent(path);
+    // A holder took it for that of somebody who was killed.
+    if (status === undefined) continue;
+    if (status.kind === "file" && status.size === 0) {
+      return { path, status, wasFound };
+    }
+    yield* unlinkIfPresent(path);
+    throw new Refusal(
+      "NOT_A_LOCK",
+      `"${place.path}" is not a lock file of this library (${
+        status.kind === "file" ? `it has ${status.size} bytes` : status.kind
+      }): find out what it is, and remove it`,
+    );
+  }
+}
+
+/** Whether the second name was made; not where the first is gone, or somebody else was faster. */
+function* linkedTo(from: string, to: string): Protocol<boolean> {
+  try {
+    yield* call("link", from, to);
+    return true;
+  } catch (error) {
+    if (failedWith(error, "ENOENT", "EEXIST")) return false;
+    throw error;
+  }
+}
+
+function* statusIfPresent(path: string): Protocol<FileStatus | undefined> {
+  try {
+    return yield* call("lstat", path);
+  } catch (error) {
+    if (failedWith(error, "ENOENT")) return undefined;
+    throw error;
+  }
+}
+
+const TRANSACTION = [
+  "PRAGMA journal_mode=MEMORY",
+  "BEGIN EXCLUSIVE",
+  "PRAGMA user_version=1",
+];
+
+/** While others hold it: short at first, for most locks are. */
+const LONGEST_PAUSE_MS = 25;
+
+/** `"ours"` once it is begun, `"again"` if the lock file is another one by then, `"late"` at the deadline. */
+function* waitForTransaction(
+  port: Port,
+  place: LockPlace,
+  own: OwnLink,
+  database: Database,
+  { deadline, signal }: Patience,
+): Protocol<"ours" | "again" | "late"> {
+  for (let pause = 1;; pause = Math.min(2 * pause, LONGEST_PAUSE_MS)) {
+    try {
+      for (const sql of TRANSACTION) {
+        yield* inlineCall("execute", database, sql);
+      }
+      return "ours";
+    } catch (error) {
+      if (failedWith(error, "SQLITE_READONLY")) {
+        throw new Refusal(
+          "EACCES",
+          `its lock file "${place.path}" belongs to another user (uid ${own.status.uid}), who does not let this process write to it: have it removed, or give the directory's users a common group`,
+        );
+      }
+      // Its file has lost its name.
+      if (failedWith(error, "SQLITE_IOERR", "SQLITE_CANTOPEN")) return "again";
+      if (!failedWith(error, "SQLITE_BUSY")) throw error;
+    }
+    if (!(yield* isCurrent(place, own))) return "again";
+    const left = deadline - port.now();
+    if (left <= 0) return "late";
+    signal?.throwIfAborted();
+    // Jittered, or those that wait together ask together.
+    yield* blockingCall(
+      "sleep",
+      Math.min(left, pause * (0.5 + Math.random())),
+    );
+    signal?.throwIfAborted();
+  }
+}
+
+/** Whether the lock file is the one that we have a link to. */
+function* isCurrent(place: LockPlace, own: OwnLink): Protocol<boolean> {
+  for (const path of [place.path, own.path]) {
+    const status = yield* statusIfPresent(path);
+    const { dev, ino } = own.status;
+    if (status?.dev !== dev || status.ino !== ino) return false;
+  }
+  return true;
+}
+
+/** Gives up what was not held, or no more. */
+function* leave(
+  own: OwnLink,
+  database: Database | undefined,
+): Protocol<void> {
+  if (database !== undefined) yield* inlineCall("closeDatabase", database);
+  yield* unlinkIfPresent(own.path);
+}
+
+/**
+ * A holder removes the lock file before it frees the lock, so one that is there
+ * and free was left by a kill, and so may others' links be. Somebody who lives
+ * and waits finds his own gone, and begins again.
+ */
+function* removeOthers(
+  host: Host,
+  place: LockPlace,
+  own: OwnLink,
+): Protocol<void> {
+  for (const { path } of yield* candidates(host, place)) {
+    if (path !== own.path) yield* unlinkIfPresent(path);
+  }
+}
+
+function* unlinkIfPresent(path: string): Protocol<void> {
+  try {
+    yield* call("unlink", path);
+  } catch (error) {
+    if (!failedWith(error, "ENOENT")) throw error;
+  }
+}
+
+/** Somebody who holds a lock or waits for it; or did, and was killed. */
+export interface Candidate {
+  readonly pid: number;
+  /** When it began to wait, in milliseconds since the epoch. */
+  readonly since: number;
+  /** Its link to the lock file. */
+  readonly path: string;
+}
+
+/** Who may hold the lock. */
+export function* candidates(
+  host: Host,
+  place: LockPlace,
+): Protocol<Candidate[]> {
+  const directory = directoryOf(host, place.path);
+  const prefix = `${nameOf(host, place.path)}.`;
+  const names = yield* call("readdir", directory);
+  return names.flatMap((name) => {
+    if (!name.startsWith(prefix)) return [];
+    const [, pid, since] = /^(\d+)\.(\d+)\.[\da-f-]{36}$/
+      .exec(name.slice(prefix.length)) ?? [];
+    return pid === undefined ? [] : [{
+      pid: Number(pid),
+      since: Number(since),
+      path: joinPath(host, directory, name),
+    }];
+  });
+}

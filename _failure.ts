@@ -20,13 +20,13 @@ import {
 } from "./errors.ts";
 import { directoryOf, withoutDots } from "./_path.ts";
 import { ProtocolError, Refusal, SystemCallError } from "./_protocol.ts";
-import { type Host, NOT_CAPABLE } from "./_runtime/port.ts";
+import { type Host, NO_SQLITE, NOT_CAPABLE } from "./_runtime/port.ts";
 
 /** The call that failed, as its caller made it. */
 export interface Attempt {
   /** The name of the public function. */
   readonly operation: string;
-  readonly access: "read" | "write";
+  readonly access: "read" | "write" | "lock";
   /** Absolute. */
   readonly path: string;
 }
@@ -90,7 +90,22 @@ function diagnose(
       `the new content is in place, but ${syscall} failed (${code}), so a power cut may bring the old content back`,
     ];
   }
-  if (syscall === "link") {
+  if (code === NO_SQLITE) {
+    return [
+      UnsupportedEnvironmentError,
+      "UNSUPPORTED_ENVIRONMENT",
+      "a lock needs the SQLite that is built into Deno 2.2, Node 22.13 and every Bun, which this runtime lacks",
+    ];
+  }
+  if (syscall === "link" && attempt.access === "lock") {
+    if (NO_HARD_LINKS.includes(code)) {
+      return [
+        UnsupportedEnvironmentError,
+        "UNSUPPORTED_ENVIRONMENT",
+        `a lock needs hard links, which the file system does not make (${code})`,
+      ];
+    }
+  } else if (syscall === "link") {
     if (code === "EEXIST") {
       return [
         AlreadyExistsError,
@@ -130,7 +145,8 @@ function diagnose(
   const known = REASONS[code];
   if (known !== undefined) {
     const [failed, reason] = known;
-    return [failed, code, `${reason[attempt.access]} (${code})`];
+    const access = attempt.access === "read" ? "read" : "write";
+    return [failed, code, `${reason[access]} (${code})`];
   }
   const detail = error.cause instanceof Error
     ? error.cause.message
@@ -140,7 +156,7 @@ function diagnose(
 
 const NO_HARD_LINKS = ["EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EMLINK"];
 
-type Reason = Readonly<Record<Attempt["access"], string>>;
+type Reason = Readonly<Record<"read" | "write", string>>;
 
 function both(reason: string): Reason {
   return { read: reason, write: reason };

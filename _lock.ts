@@ -42,6 +42,7 @@ import {
 } from "./_protocol.ts";
 import { retrying } from "./_retry.ts";
 import type { Database, FileStatus, Host, Port } from "./_runtime/port.ts";
+import { lstatIfPresent } from "./_target.ts";
 import { cutName } from "./_temporary.ts";
 
 /** A file that can be locked, and where its lock is. */
@@ -150,29 +151,39 @@ function* linkLockFile(port: Port, place: LockPlace): Protocol<OwnLink> {
   for (;;) {
     const { pid } = port;
     const path = `${place.path}.${pid}.${port.date()}.${port.randomUUID()}`;
-    const wasFound = yield* linkedTo(place.path, path);
-    if (!wasFound) {
-      const file = yield* inlineCall("create", path, 0o666);
-      yield* call("close", file);
-      if (!(yield* linkedTo(path, place.path))) {
-        yield* unlinkIfPresent(path);
-        continue;
-      }
-    }
-    const status = yield* statusIfPresent(path);
-    // A holder took it for that of somebody who was killed.
-    if (status === undefined) continue;
-    if (status.kind === "file" && status.size === 0) {
-      return { path, status, wasFound };
+    try {
+      const own = yield* linkAs(place, path);
+      if (own !== undefined) return own;
+    } catch (error) {
+      yield* attempt(unlinkIfPresent(path));
+      throw error;
     }
     yield* unlinkIfPresent(path);
-    throw new Refusal(
-      "NOT_A_LOCK",
-      `"${place.path}" is not a lock file of this library (${
-        status.kind === "file" ? `it has ${status.size} bytes` : status.kind
-      }): find out what it is, and remove it`,
-    );
   }
+}
+
+/** `undefined` where somebody else was faster, or took the name for that of one who was killed. */
+function* linkAs(
+  place: LockPlace,
+  path: string,
+): Protocol<OwnLink | undefined> {
+  const wasFound = yield* linkedTo(place.path, path);
+  if (!wasFound) {
+    const file = yield* inlineCall("create", path, 0o666);
+    yield* call("close", file);
+    if (!(yield* linkedTo(path, place.path))) return undefined;
+  }
+  const status = yield* lstatIfPresent(path);
+  if (status === undefined) return undefined;
+  if (status.kind === "file" && status.size === 0) {
+    return { path, status, wasFound };
+  }
+  throw new Refusal(
+    "NOT_A_LOCK",
+    `"${place.path}" is not a lock file of this library (${
+      status.kind === "file" ? `it has ${status.size} bytes` : status.kind
+    }): find out what it is, and remove it`,
+  );
 }
 
 /** Whether the second name was made; not where the first is gone, or somebody else was faster. */
@@ -182,15 +193,6 @@ function* linkedTo(from: string, to: string): Protocol<boolean> {
     return true;
   } catch (error) {
     if (failedWith(error, "ENOENT", "EEXIST")) return false;
-    throw error;
-  }
-}
-
-function* statusIfPresent(path: string): Protocol<FileStatus | undefined> {
-  try {
-    return yield* call("lstat", path);
-  } catch (error) {
-    if (failedWith(error, "ENOENT")) return undefined;
     throw error;
   }
 }
@@ -245,7 +247,7 @@ function* waitForTransaction(
 /** Whether the lock file is the one that we have a link to. */
 function* isCurrent(place: LockPlace, own: OwnLink): Protocol<boolean> {
   for (const path of [place.path, own.path]) {
-    const status = yield* statusIfPresent(path);
+    const status = yield* lstatIfPresent(path);
     const { dev, ino } = own.status;
     if (status?.dev !== dev || status.ino !== ino) return false;
   }

@@ -191,6 +191,18 @@ export interface ReadOptions {
   signal?: AbortSignal | undefined;
 }
 
+/** How to wait for a lock. */
+export interface LockOptions {
+  /**
+   * How long to wait, in milliseconds; 0 asks once.
+   *
+   * @default {10000}
+   */
+  timeoutMs?: number | undefined;
+  /** Ends the waiting, which rejects with the signal's reason. */
+  signal?: AbortSignal | undefined;
+}
+
 /** The option of a read that may find no file. */
 export interface FallbackOption<T> {
   /** The result where the file does not exist; without it, or where it is `undefined`, that is a `NotFoundError`. */
@@ -337,6 +349,11 @@ const JSON_READ_CHECKS = {
   reviver: callback,
 } satisfies Record<keyof JsonReadOptions, Check>;
 
+const LOCK_CHECKS = {
+  timeoutMs: milliseconds,
+  signal,
+} satisfies Record<keyof LockOptions, Check>;
+
 const { indent: _indent, ...LINE_WRITE_CHECKS } = JSON_WRITE_CHECKS;
 const { maxBytes: _maxBytes, ...LINE_READ_CHECKS } = JSON_READ_CHECKS;
 
@@ -364,6 +381,7 @@ export type OptionKind =
   | "open"
   | "jsonRead"
   | "jsonlRead"
+  | "lock"
   | "defaults";
 
 const fallback: Check = () => undefined;
@@ -377,6 +395,7 @@ const CHECKS: Readonly<Record<OptionKind, Readonly<Record<string, Check>>>> = {
   open: READ_CHECKS,
   jsonRead: { ...JSON_READ_CHECKS, fallback },
   jsonlRead: { ...JSONL_READ_CHECKS, fallback },
+  lock: LOCK_CHECKS,
   defaults: { ...JSON_WRITE_CHECKS, ...JSONL_READ_CHECKS, ...JSON_READ_CHECKS },
 };
 

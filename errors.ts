@@ -178,3 +178,36 @@ export class DurabilityError extends AtomicError {
   /** The name of the class. */
   override name = "DurabilityError";
 }
+
+/** A process that may hold a lock. */
+export interface LockCandidate {
+  /** Its process, as it calls itself: another container's may be the same. */
+  readonly pid: number;
+  /** When it asked for the lock. */
+  readonly since: Date;
+}
+
+/** What a {@linkcode LockTimeoutError} is made from. */
+export interface LockTimeoutErrorOptions extends AtomicErrorOptions {
+  /** See {@linkcode LockTimeoutError.candidates}. */
+  candidates: readonly LockCandidate[];
+}
+
+/** A lock that was not to be had in time. Nothing was written. */
+export class LockTimeoutError extends AtomicError {
+  /** The name of the class. */
+  override name = "LockTimeoutError";
+  /** The processes that hold it, wait for it, or did so and were killed. */
+  readonly candidates: readonly LockCandidate[];
+
+  /**
+   * Makes the error.
+   *
+   * @param message What was attempted, and who may hold the lock.
+   * @param options Its fields.
+   */
+  constructor(message: string, options: LockTimeoutErrorOptions) {
+    super(message, options);
+    this.candidates = options.candidates;
+  }
+}

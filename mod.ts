@@ -23,4 +23,5 @@ export * from "./defaults.ts";
 export * from "./errors.ts";
 export * from "./json.ts";
 export * from "./jsonl.ts";
+export * from "./lock.ts";
 export * from "./text.ts";

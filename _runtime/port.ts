@@ -108,3 +108,6 @@ export interface Port extends Host {
 
 /** The code of a call that Deno's permissions refused: the kernel never saw it. */
 export const NOT_CAPABLE = "NotCapable";
+
+/** The code of a call where the runtime has no SQLite. */
+export const NO_SQLITE = "NO_SQLITE";

@@ -6,7 +6,12 @@
  * @module
  */
 
-import type { AsyncSystemCalls, Database, SystemCalls } from "./port.ts";
+import {
+  type AsyncSystemCalls,
+  type Database,
+  NO_SQLITE,
+  type SystemCalls,
+} from "./port.ts";
 
 /** What the three runtimes' classes have in common. */
 interface Connection {
@@ -16,9 +21,6 @@ interface Connection {
 
 /** What the class of a connection is made with. */
 export type Connect = (path: string) => Connection;
-
-/** The code of a call where the runtime has no SQLite. */
-export const NO_SQLITE = "NO_SQLITE";
 
 type SqliteCalls = Pick<
   SystemCalls,
@@ -40,6 +42,14 @@ export function sqliteCalls(
       }
       const connection = perform(connect, path);
       const database = { path, connection };
+      try {
+        // Deno 2.5 would wait for five seconds, and hold the event loop.
+        connection.exec("PRAGMA busy_timeout=0");
+      } catch (error) {
+        // Left to the garbage collector, it would keep its descriptor.
+        connection.close();
+        throw error;
+      }
       open.add(database);
       return database;
     },

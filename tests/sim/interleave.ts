@@ -171,9 +171,10 @@ export class World {
       },
       after: (call, outcome) => {
         const [path] = call.args;
-        if (["rename", "unlink"].includes(call.name) && outcome === "ok") {
-          this.#gone.add(path);
-        }
+        const isGone = ["rename", "unlink"].includes(call.name) &&
+          outcome === "ok";
+        // Other names, as that of a lock file, are everybody's.
+        if (isGone && String(path).endsWith(".tmp")) this.#gone.add(path);
         this.#trace.push([call, outcome]);
         const caller = this.running.find(({ actor }) =>
           actor.process === call.process
@@ -334,7 +335,10 @@ function temporariesOf(machine: Machine, process: Process): string[] {
   const visit = (inode: Machine["root"], path: string) => {
     for (const [name, child] of inode.entries) {
       if (child.kind === "directory") visit(child, `${path}/${name}`);
-      else if (child.id.startsWith(`${process.name}.`)) {
+      else if (
+        child.id.startsWith(`${process.name}.`) ||
+        name.includes(`.${process.pid}.`)
+      ) {
         paths.push(`${path}/${name}`);
       }
     }

@@ -16,6 +16,7 @@ import type { CrashBounds } from "./crash.ts";
 import { crashRun, type Finding } from "./crash_run.ts";
 import { abortAtEach, failEach } from "./faults.ts";
 import { type Bounds, explore } from "./interleave.ts";
+import { LARGE_LOCK_SCENARIOS, LOCK_SCENARIOS } from "./lock_scenarios.ts";
 import { FORMS, OPTIONS, READS, SITUATIONS } from "./operations.ts";
 import { exploreRealm, type RealmBounds } from "./realm.ts";
 import { REALM_SCENARIOS, SLOW_REALM_SCENARIOS } from "./realm_scenarios.ts";
@@ -166,6 +167,21 @@ function exploreProcesses(): void {
   }
 }
 
+function exploreLocks(): void {
+  heading("Processes that want one lock");
+  const scenarios = isShort
+    ? LOCK_SCENARIOS
+    : [...LOCK_SCENARIOS, ...LARGE_LOCK_SCENARIOS];
+  for (const scenario of scenarios) {
+    if (!isChosen(`locks: ${scenario.name}`)) continue;
+    const tally = new Tally(scenario.name);
+    const { kills = 0 } = scenario;
+    const bounds = { ...PROCESSES, kills };
+    const { finding, isClosed } = explore(scenario, bounds, tally);
+    report(tally, finding, isClosed);
+  }
+}
+
 async function exploreRealms(): Promise<void> {
   heading("Schedules of the asynchronous calls of one realm");
   for (const scenario of [...REALM_SCENARIOS, ...SLOW_REALM_SCENARIOS]) {
@@ -185,6 +201,7 @@ await exploreCrashes();
 await exploreFaults();
 await exploreAborts();
 exploreProcesses();
+exploreLocks();
 await exploreRealms();
 for (const { run, message, trace } of findings) {
   console.log(`\nVIOLATION in ${run}\n  ${message}\n`);

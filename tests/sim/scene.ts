@@ -33,6 +33,8 @@ export interface Scene {
   readonly innocents: ReadonlyMap<string, string>;
   /** All paths that there may be, but for temporary files beside the targets. */
   readonly paths: ReadonlySet<string>;
+  /** Other paths that there may be for a while. */
+  readonly passing?: RegExp;
   /** Whether nobody but the owner may at any time read what is written. */
   readonly isSecret: boolean;
 }
@@ -53,6 +55,8 @@ export function lookAfterCrash(
   tally: Tally,
   bounds: CrashBounds,
 ): void {
+  // Nothing is claimed of what a crash leaves.
+  if (scene.claims.length === 0) return;
   for (const model of CRASH_MODELS) {
     if (isSampled(disk, model, bounds)) tally.isSampled = true;
     for (const image of crashImages(disk, model, bounds)) {
@@ -86,12 +90,12 @@ export function lookAtTheEnd(scene: Scene, told: readonly string[]): void {
 }
 
 function checkSurroundings(
-  { claims, innocents, paths, isSecret }: Omit<Scene, "machine">,
+  { claims, innocents, paths, passing, isSecret }: Omit<Scene, "machine">,
   view: View,
 ): void {
   for (const [path, text] of innocents) checkInnocent(view, path, text);
   for (const path of pathsIn(view)) {
-    if (paths.has(path)) continue;
+    if (paths.has(path) || passing?.test(path)) continue;
     const [directory, name] = split(path);
     // Who we are, on Deno, only a file of ours can tell.
     const isAllowed = TEMPORARY.test(name) && (name.startsWith(".owner.") ||

@@ -1,0 +1,237 @@
+import assert from "node:assert/strict";
+import {
+  existsSync,
+  linkSync,
+  mkdirSync,
+  readdirSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import process from "node:process";
+import { test } from "node:test";
+import { AtomicError, LockTimeoutError } from "../errors.ts";
+import { readJson, writeJsonAtomic } from "../json.ts";
+import {
+  acquireLock,
+  inspectLock,
+  isLocked,
+  type Lock,
+  tryAcquireLock,
+  withLock,
+} from "../lock.ts";
+import { FaultPort, onPort } from "./fault_port.ts";
+import { rejection } from "./rejection.ts";
+import { inScratch } from "./scratch.ts";
+
+test("a lock is held by one, and leaves nothing when it is released", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const lock = await acquireLock(path);
+    assert.equal(lock.path, path);
+    assert.equal(await isLocked(path), true);
+    assert.equal(await tryAcquireLock(path), undefined);
+    assert.ok(existsSync(join(directory, ".f.lock")));
+    await lock.release();
+    await lock.release();
+    assert.equal(await isLocked(path), false);
+    assert.deepEqual(readdirSync(directory), []);
+    const again = await tryAcquireLock(path);
+    assert.ok(again !== undefined);
+    await again[Symbol.asyncDispose]();
+    assert.deepEqual(readdirSync(directory), []);
+  }));
+
+test("tasks of one realm get it in the order of their calls, whatever the spelling", () =>
+  inScratch(async (directory) => {
+    const real = join(directory, "real");
+    mkdirSync(real);
+    symlinkSync("real", join(directory, "link"));
+    const order: number[] = [];
+    await Promise.all(
+      Array.from({ length: 100 }, (_, index) =>
+        withLock(
+          join(directory, index % 2 ? "link" : "real", "f"),
+          async () => {
+            order.push(index);
+            await Promise.resolve();
+            order.push(index);
+          },
+        )),
+    );
+    assert.deepEqual(
+      order,
+      Array.from({ length: 200 }, (_, index) => Math.floor(index / 2)),
+    );
+    assert.deepEqual(readdirSync(real), []);
+  }));
+
+test("a hundred increments at once all land", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "count.json");
+    await Promise.all(
+      Array.from({ length: 100 }, () =>
+        withLock(path, async () => {
+          const count = await readJson<number>(path, { fallback: 0 });
+          await writeJsonAtomic(path, count + 1, { durability: "none" });
+        })),
+    );
+    assert.equal(await readJson(path), 100);
+    assert.deepEqual(readdirSync(directory), ["count.json"]);
+  }));
+
+test("the lock is free again however the function ends", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const reason = new Error("from the function");
+    for (
+      const body of [
+        () => {
+          throw reason;
+        },
+        () => Promise.reject(reason),
+      ]
+    ) {
+      assert.equal(await rejection(withLock(path, body)), reason);
+      assert.equal(await isLocked(path), false);
+    }
+    let kept: Lock | undefined;
+    assert.equal(await withLock(path, (lock) => (kept = lock, 42)), 42);
+    await kept?.release();
+    assert.deepEqual(readdirSync(directory), []);
+  }));
+
+test("who waits too long is told who may hold it; of this realm it is said that a lock is not re-entrant", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const lock = await acquireLock(path);
+    const error = await rejection(acquireLock(path, { timeoutMs: 20 }));
+    assert.ok(error instanceof LockTimeoutError);
+    assert.equal(error.code, "LOCK_TIMEOUT");
+    assert.equal(error.committed, false);
+    assert.equal(error.operation, "acquireLock");
+    assert.match(error.message, /within 20 ms; this very realm holds it/);
+    assert.deepEqual(error.candidates.map(({ pid }) => pid), [process.pid]);
+    const { since } = error.candidates[0] ?? {};
+    assert.ok(since !== undefined && Math.abs(Date.now() - +since) < 60_000);
+    // Its place in the line is free again.
+    const next = acquireLock(path);
+    await lock.release();
+    await (await next).release();
+    assert.deepEqual(readdirSync(directory), []);
+  }));
+
+test("a signal ends the waiting, for the realm's turn and before it begins", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const lock = await acquireLock(path);
+    const controller = new AbortController();
+    const { signal } = controller;
+    const waiting = acquireLock(path, { signal });
+    controller.abort("enough");
+    await assert.rejects(waiting, (error) => error === "enough");
+    await assert.rejects(
+      acquireLock(path, { signal }),
+      (error) => error === "enough",
+    );
+    await lock.release();
+    assert.equal(await isLocked(path), false);
+  }));
+
+test("another realm's lock is waited for, without holding the event loop", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const other = new FaultPort();
+    const theirs = await onPort(other, () => acquireLock(path));
+    const port = new FaultPort();
+    await onPort(port, async () => {
+      assert.equal(await isLocked(path), true);
+      assert.equal(await tryAcquireLock(path), undefined);
+      const error = await rejection(acquireLock(path, { timeoutMs: 30 }));
+      assert.ok(error instanceof LockTimeoutError);
+      assert.match(error.message, /held by one of process \d+ \(since /);
+      const { isLocked: held, candidates } = await inspectLock(path);
+      assert.equal(held, true);
+      assert.equal(candidates.length, 1);
+      const controller = new AbortController();
+      const { signal } = controller;
+      const waiting = acquireLock(path, { signal });
+      setTimeout(() => controller.abort("enough"), 5);
+      await assert.rejects(waiting, (error) => error === "enough");
+      const mine = acquireLock(path);
+      setTimeout(() => theirs.release(), 10);
+      await (await mine).release();
+    });
+    const sleeps = port.calls.filter(({ name }) => name === "sleep");
+    assert.ok(sleeps.length > 0);
+    assert.ok(sleeps.every(({ form }) => form === "async"));
+    assert.deepEqual(readdirSync(directory), []);
+  }));
+
+test("what a kill has left is no lock, and is removed by the next holder", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const lockFile = join(directory, ".f.lock");
+    writeFileSync(lockFile, "");
+    linkSync(lockFile, `${lockFile}.7.1700000000000.${crypto.randomUUID()}`);
+    writeFileSync(join(directory, ".f.lock.notes"), "somebody else's");
+    assert.equal((await inspectLock(path)).isLocked, false);
+    await withLock(path, () => {});
+    assert.deepEqual(readdirSync(directory), [".f.lock.notes"]);
+  }));
+
+test("a planted lock file is neither opened nor removed, and the error says what it is", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const lockFile = join(directory, ".f.lock");
+    const victim = join(directory, "victim");
+    const plants = [
+      () => writeFileSync(lockFile, "x".repeat(4096)),
+      () => symlinkSync(victim, lockFile),
+    ];
+    for (const plant of plants) {
+      plant();
+      const before = readdirSync(directory);
+      const port = new FaultPort();
+      const error = await onPort(port, () => rejection(acquireLock(path)));
+      assert.ok(error instanceof AtomicError);
+      assert.equal(error.code, "NOT_A_LOCK");
+      assert.match(error.message, /is not a lock file of this library/);
+      assert.ok(!port.names.includes("openDatabase"));
+      assert.deepEqual(readdirSync(directory), before);
+      assert.ok(!existsSync(victim));
+      unlinkSync(lockFile);
+    }
+  }));
+
+test("any call failing leaves neither a lock nor a file", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const port = new FaultPort();
+    await onPort(port, () => withLock(path, () => {}));
+    const calls = port.calls.map(({ name }) => name);
+    for (const [index, name] of calls.entries()) {
+      if (name === "unlink" || name === "closeDatabase") continue;
+      const failing = new FaultPort().failNth(index, "EIO");
+      await onPort(failing, () => rejection(withLock(path, () => {})));
+      assert.equal(await isLocked(path), false, `${index}: ${name}`);
+      assert.deepEqual(readdirSync(directory), [], `${index}: ${name}`);
+    }
+  }));
+
+test("a directory that is missing is made for a lock, and not to find out that there is none", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "a", "b", "f");
+    assert.equal(await isLocked(path), false);
+    assert.deepEqual(readdirSync(directory), []);
+    await withLock(path, () => {});
+    assert.deepEqual(readdirSync(join(directory, "a", "b")), []);
+  }));
+
+test("a misspelt or malformed option is a TypeError", async () => {
+  const wrong = { timeout: 5 } as unknown as { timeoutMs: number };
+  await assert.rejects(acquireLock("f", wrong), TypeError);
+  await assert.rejects(acquireLock("f", { timeoutMs: -1 }), TypeError);
+  await assert.rejects(acquireLock(""), TypeError);
+});

@@ -7,6 +7,7 @@
 import { explain } from "./_failure.ts";
 import type { WriteReceipt } from "./_options.ts";
 import { ProgressCount, StreamWrite } from "./_stream_write.ts";
+import { underLock } from "./_under_lock.ts";
 import type { SourceWrite } from "./_write.ts";
 
 /** A file that is written part by part. Made by `openAtomicWriter`. */
@@ -95,11 +96,20 @@ class Writer implements AtomicWriter {
       return Promise.resolve();
     });
     // At once: its place is that of this call.
-    const receipt = this.#write.commit(appended);
+    const { port, attempt, request } = this.#prepared;
+    const receipt = underLock(
+      port,
+      attempt,
+      request,
+      ({ held }) => this.#write.commit(appended, held),
+    );
     this.#last = receipt.catch(() => {});
     try {
       return await receipt;
     } catch (error) {
+      // Of a lock that was not to be had.
+      await appended.catch(() => {});
+      await this.#write.discard(error);
       throw this.#explained(error);
     }
   }

@@ -13,7 +13,8 @@
  *           chown, chmod                          only where they differ
  *           fsync the file
  *           close it
- * commit    rename it to D/f                      the one moment of change
+ * commit    is the lock still ours?               only where one is held
+ *           rename it to D/f                      the one moment of change
  * confirm   fsync D, close D
  * discard   close, unlink                         instead, after a failure before commit
  * ```
@@ -30,6 +31,7 @@
  */
 
 import { openToSync, syncMadeDirectories } from "./_directories.ts";
+import { checkHeld, type HeldLock } from "./_lock.ts";
 import {
   applyMetadata,
   creationMode,
@@ -66,7 +68,10 @@ import {
 } from "./_temporary.ts";
 
 /** A write, with every option decided. */
-export interface WriteRequest extends TargetRequest, MetadataRequest {}
+export interface WriteRequest extends TargetRequest, MetadataRequest {
+  /** The lock that it is made under. */
+  readonly held: HeldLock | undefined;
+}
 
 /** A write between its first system call and its last. */
 export interface StagedWrite {
@@ -229,6 +234,8 @@ export function* commit(
   // The last chance: from here on the write cannot be taken back.
   request.signal?.throwIfAborted();
   company.checkTurn();
+  // Removed by hand, it may be somebody else's by now, whose change this would undo.
+  if (request.held !== undefined) yield* checkHeld(request.held);
   const older = company.olderTemporary();
   if (older !== undefined) yield* removeOlder(older);
   write.syncFailure = lastSyncFailure(write.port, write.target.directory);

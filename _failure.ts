@@ -12,12 +12,15 @@ import {
   type AtomicErrorOptions,
   CrossDeviceError,
   DurabilityError,
+  LockLostError,
+  LockTimeoutError,
   NoSpaceError,
   NotFoundError,
   PermissionScopeError,
   TargetBusyError,
   UnsupportedEnvironmentError,
 } from "./errors.ts";
+import { LockTimeout } from "./_lock.ts";
 import { directoryOf, withoutDots } from "./_path.ts";
 import { ProtocolError, Refusal, SystemCallError } from "./_protocol.ts";
 import { type Host, NO_SQLITE, NOT_CAPABLE } from "./_runtime/port.ts";
@@ -49,9 +52,20 @@ export function explain(
     : `; the temporary file "${error.leftover}" could not be removed`;
   const message = (reason: string) =>
     `Cannot ${access} "${path}": ${reason}${leftover}`;
+  if (error instanceof LockTimeout) {
+    const found = error.candidates.map(({ pid, since }) => ({
+      pid,
+      since: new Date(since),
+    }));
+    return new LockTimeoutError(message(error.message), {
+      ...attempt,
+      code: error.code,
+      candidates: found,
+    });
+  }
   if (error instanceof Refusal) {
     const { code } = error;
-    const refused = code === "EEXIST" ? AlreadyExistsError : AtomicError;
+    const refused = REFUSALS[code] ?? AtomicError;
     const cause = error.cause === undefined ? {} : { cause: error.cause };
     return new refused(message(error.message), { ...attempt, code, ...cause });
   }
@@ -69,6 +83,11 @@ export function explain(
     cause,
   });
 }
+
+const REFUSALS: Readonly<Record<string, ErrorClass>> = {
+  EEXIST: AlreadyExistsError,
+  LOCK_LOST: LockLostError,
+};
 
 function diagnose(
   host: Host,

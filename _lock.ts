@@ -45,6 +45,16 @@ import type { Database, FileStatus, Host, Port } from "./_runtime/port.ts";
 import { lstatIfPresent } from "./_target.ts";
 import { cutName } from "./_temporary.ts";
 
+/** A lock that was not to be had in time. */
+export class LockTimeout extends Refusal {
+  readonly candidates: readonly Candidate[];
+
+  constructor(reason: string, candidates: readonly Candidate[]) {
+    super("LOCK_TIMEOUT", reason);
+    this.candidates = candidates;
+  }
+}
+
 /** A file that can be locked, and where its lock is. */
 export interface LockPlace {
   /** The file, by its real path. */

@@ -49,6 +49,26 @@ export interface Owner {
   gid: number;
 }
 
+/** A lock that is held, until it is released or its process ends. */
+export interface Lock extends AsyncDisposable {
+  /** The file it is for: absolute, links resolved. */
+  readonly path: string;
+  /** Frees it. Once is enough. */
+  release(): Promise<void>;
+}
+
+/** How to wait for a lock. */
+export interface LockOptions {
+  /**
+   * How long to wait, in milliseconds; 0 asks once.
+   *
+   * @default {10000}
+   */
+  timeoutMs?: number | undefined;
+  /** Ends the waiting, which rejects with the signal's reason. */
+  signal?: AbortSignal | undefined;
+}
+
 /** The options of every write. */
 export interface WriteOptions {
   /**
@@ -95,6 +115,15 @@ export interface WriteOptions {
    * @default {false}
    */
   createNew?: boolean | undefined;
+  /**
+   * Whether the write is made under the lock of the file. `true` or options take
+   * the lock for this write; a lock that is held already, as that of `withLock`,
+   * is used as it is. A write under a lock is rejected with a `LockLostError`
+   * where somebody has removed the lock by hand.
+   *
+   * @default {false}
+   */
+  lock?: boolean | LockOptions | Lock | undefined;
   /**
    * For how many milliseconds to retry what is transient: no free file
    * descriptor, and on Windows a file that another process has open.
@@ -188,18 +217,6 @@ export interface ReadOptions {
    */
   retryMs?: number | undefined;
   /** Aborts the read, which rejects with the signal's reason. */
-  signal?: AbortSignal | undefined;
-}
-
-/** How to wait for a lock. */
-export interface LockOptions {
-  /**
-   * How long to wait, in milliseconds; 0 asks once.
-   *
-   * @default {10000}
-   */
-  timeoutMs?: number | undefined;
-  /** Ends the waiting, which rejects with the signal's reason. */
   signal?: AbortSignal | undefined;
 }
 
@@ -309,6 +326,27 @@ const milliseconds: Check = (value) =>
     ? undefined
     : "a number of at least 0";
 
+const LOCK_CHECKS = {
+  timeoutMs: milliseconds,
+  signal,
+} satisfies Record<keyof LockOptions, Check>;
+
+/** A lock itself is told from others when it is used. */
+const lock: Check = (value) => {
+  if (typeof value === "boolean") return undefined;
+  if (typeof value === "object" && value !== null && "release" in value) {
+    return undefined;
+  }
+  const checks: Readonly<Record<string, Check>> = LOCK_CHECKS;
+  return isPlainObject(value) &&
+      Object.entries(value).every(([name, option]) =>
+        Object.hasOwn(checks, name) &&
+        (option === undefined || checks[name]?.(option) === undefined)
+      )
+    ? undefined
+    : "a boolean, a held Lock, or { timeoutMs, signal }";
+};
+
 const PROGRESS_CHECKS = {
   onProgress: callback,
 } satisfies Record<keyof ProgressOption, Check>;
@@ -321,6 +359,7 @@ const WRITE_CHECKS = {
   symlinks: oneOf("follow", "replace", "reject"),
   parents: boolean,
   createNew: boolean,
+  lock,
   retryMs: milliseconds,
   signal,
 } satisfies Record<keyof WriteOptions, Check>;
@@ -348,11 +387,6 @@ const JSON_READ_CHECKS = {
   ...READ_CHECKS,
   reviver: callback,
 } satisfies Record<keyof JsonReadOptions, Check>;
-
-const LOCK_CHECKS = {
-  timeoutMs: milliseconds,
-  signal,
-} satisfies Record<keyof LockOptions, Check>;
 
 const { indent: _indent, ...LINE_WRITE_CHECKS } = JSON_WRITE_CHECKS;
 const { maxBytes: _maxBytes, ...LINE_READ_CHECKS } = JSON_READ_CHECKS;

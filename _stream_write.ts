@@ -16,6 +16,7 @@ import {
   type WriteRequest,
 } from "./_core.ts";
 import { runAsync } from "./_drive.ts";
+import type { HeldLock } from "./_lock.ts";
 import type { WriteProgress, WriteReceipt } from "./_options.ts";
 import { enterLine } from "./_order.ts";
 import type { Protocol, SystemCallError } from "./_protocol.ts";
@@ -102,7 +103,11 @@ export class StreamWrite {
   }
 
   /** Puts it into place when its turn has come and all is `appended`, or discards it. */
-  async commit(appended: Promise<unknown>): Promise<WriteReceipt> {
+  async commit(
+    appended: Promise<unknown>,
+    held: HeldLock | undefined,
+  ): Promise<WriteReceipt> {
+    this.#write.request = { ...this.#write.request, held };
     const { durability, createNew, signal } = this.#request;
     let isPerformed = false;
     try {

@@ -37,6 +37,12 @@ import { inSlot } from "./_slots.ts";
 import { type Chunks, chunksOf, type Source } from "./_source.ts";
 import { Gatherer, ProgressCount, StreamWrite } from "./_stream_write.ts";
 import {
+  type LockableRequest,
+  underLock,
+  underLockSync,
+  wantsLock,
+} from "./_under_lock.ts";
+import {
   locateAgain,
   locateTarget,
   resolveTarget,
@@ -47,7 +53,7 @@ import {
 export interface SourceWrite<S> {
   readonly port: Port;
   readonly attempt: Attempt;
-  readonly request: WriteRequest;
+  readonly request: LockableRequest;
   readonly onProgress: ((progress: WriteProgress) => void) | undefined;
   /** The chunks of the source as bytes; the last call, without a chunk, gives what ends the file. */
   readonly encode: (chunk: S | typeof END, index: number) => Uint8Array;
@@ -60,7 +66,7 @@ export const END: unique symbol = Symbol("end");
 export interface WholeWrite {
   readonly port: Port;
   readonly attempt: Attempt;
-  readonly request: WriteRequest;
+  readonly request: LockableRequest;
   /** Handed over to the order of writes, which may let go of it. */
   payload: Uint8Array | undefined;
 }
@@ -74,7 +80,7 @@ export function prepare<Options extends WriteOptions>(
 ): {
   port: Port;
   attempt: Attempt;
-  request: WriteRequest;
+  request: LockableRequest;
   options: Options;
 } {
   const options = checkOptions(kind, given);
@@ -84,7 +90,7 @@ export function prepare<Options extends WriteOptions>(
     access: "write",
     path: absolutePath(port, path),
   };
-  const request: WriteRequest = {
+  const request: LockableRequest = {
     path: attempt.path,
     durability: options.durability ?? "full",
     mode: options.mode,
@@ -95,6 +101,8 @@ export function prepare<Options extends WriteOptions>(
     createNew: options.createNew ?? false,
     retryMs: options.retryMs ?? 1000,
     signal: options.signal,
+    lock: options.lock,
+    held: undefined,
   };
   return { port, attempt, request, options };
 }
@@ -139,7 +147,18 @@ export async function writeFrom<S>(
       await write.discard(error);
       throw error;
     }
-    return await write.commit(Promise.resolve());
+    try {
+      return await underLock(
+        port,
+        attempt,
+        request,
+        ({ held }) => write.commit(Promise.resolve(), held),
+      );
+    } catch (error) {
+      // Of a lock that was not to be had.
+      await write.discard(error);
+      throw error;
+    }
   } catch (error) {
     throw explain(port, attempt, error);
   }
@@ -184,7 +203,12 @@ export function writeFromSync<S>(
     for (const piece of gatherer.rest()) yield* append(write, piece);
   }
   try {
-    return runSync(port, writeOvertaking(port, request, appendAll));
+    return underLockSync(
+      port,
+      attempt,
+      request,
+      (request) => runSync(port, writeOvertaking(port, request, appendAll)),
+    );
   } catch (error) {
     throw explain(port, attempt, error);
   }
@@ -192,9 +216,17 @@ export function writeFromSync<S>(
 
 /** Performs a prepared write, in call order. */
 export async function write(prepared: WholeWrite): Promise<WriteReceipt> {
-  const { port, attempt } = prepared;
+  const { port, attempt, request } = prepared;
   try {
-    return await enterLine(port, ...inCallOrder(prepared));
+    if (!wantsLock(request)) {
+      return await enterLine(port, ...inCallOrder(prepared, request));
+    }
+    return await underLock(
+      port,
+      attempt,
+      request,
+      (request) => enterLine(port, ...inCallOrder(prepared, request)),
+    );
   } catch (error) {
     throw explain(port, attempt, error);
   }
@@ -203,8 +235,9 @@ export async function write(prepared: WholeWrite): Promise<WriteReceipt> {
 /** The file it is for, which is found out at once, and the write as its order sees it. */
 function inCallOrder(
   prepared: WholeWrite,
+  request: WriteRequest,
 ): [path: string, write: OrderedWrite] {
-  const { port, request, payload } = prepared;
+  const { port, payload } = prepared;
   const { durability, createNew, signal } = request;
   prepared.payload = undefined;
   signal?.throwIfAborted();
@@ -217,7 +250,7 @@ function inCallOrder(
     durability,
     createNew,
     signal,
-    kind: createNew ? undefined : kindOf(request),
+    kind: createNew || request.held ? undefined : kindOf(request),
     payload,
     perform: (progress) =>
       inSlot(port, (hasWaited) => {
@@ -262,9 +295,14 @@ function* performWhole(
 
 /** Performs a prepared write, blocking. */
 export function writeSync(prepared: WholeWrite): WriteReceipt {
-  const { port, attempt } = prepared;
+  const { port, attempt, request } = prepared;
   try {
-    return runSync(port, writeWhole(prepared));
+    return underLockSync(
+      port,
+      attempt,
+      request,
+      (request) => runSync(port, writeWhole({ ...prepared, request })),
+    );
   } catch (error) {
     throw explain(port, attempt, error);
   }
@@ -272,7 +310,9 @@ export function writeSync(prepared: WholeWrite): WriteReceipt {
 
 /** All of a synchronous write. Older ones that are under way are overtaken. */
 export function writeWhole(
-  { port, request, payload = new Uint8Array() }: WholeWrite,
+  { port, request, payload = new Uint8Array() }:
+    & Pick<WholeWrite, "port" | "payload">
+    & { readonly request: WriteRequest },
 ): Protocol<WriteReceipt> {
   return writeOvertaking(port, request, (write) => append(write, payload));
 }

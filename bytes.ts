@@ -49,6 +49,8 @@ import {
 export type {
   Durability,
   FallbackOption,
+  Lock,
+  LockOptions,
   OwnBytes,
   Owner,
   ProgressOption,

@@ -53,6 +53,8 @@ export type {
   JsonReplacer,
   JsonReviver,
   JsonWriteOptions,
+  Lock,
+  LockOptions,
   OwnBytes,
   Owner,
   ProgressOption,

@@ -211,3 +211,9 @@ export class LockTimeoutError extends AtomicError {
     this.candidates = options.candidates;
   }
 }
+
+/** A lock that somebody removed by hand while it was held. The file is as it was. */
+export class LockLostError extends AtomicError {
+  /** The name of the class. */
+  override name = "LockLostError";
+}

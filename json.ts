@@ -39,6 +39,8 @@ export type {
   JsonReplacer,
   JsonReviver,
   JsonWriteOptions,
+  Lock,
+  LockOptions,
   Owner,
   ReadOptions,
   SymlinkPolicy,

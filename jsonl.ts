@@ -50,6 +50,8 @@ export type {
   JsonReplacer,
   JsonReviver,
   JsonWriteOptions,
+  Lock,
+  LockOptions,
   Owner,
   ProgressOption,
   ReadOptions,

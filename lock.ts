@@ -25,28 +25,24 @@
  * @module
  */
 
-import { ensureDirectory } from "./_directories.ts";
-import { runAsync, runInline } from "./_drive.ts";
+import { runAsync, runSync } from "./_drive.ts";
 import { type Attempt, explain } from "./_failure.ts";
 import {
-  acquire,
-  candidates,
-  type HeldLock,
-  type LockPlace,
-  lockPlace,
-  type Patience,
-  release,
-} from "./_lock.ts";
-import { type Turn, turn, turnAtOnce } from "./_lock_queue.ts";
-import { checkOptions, type LockOptions } from "./_options.ts";
-import { absolutePath, directoryOf } from "./_path.ts";
+  insistOn,
+  tryFor,
+  tryForSync,
+  type WantedLock,
+  wantLock,
+} from "./_file_lock.ts";
+import { candidates } from "./_lock.ts";
+import { checkOptions, type Lock, type LockOptions } from "./_options.ts";
+import { absolutePath } from "./_path.ts";
 import type { Protocol } from "./_protocol.ts";
 import { currentPort } from "./_runtime/current.ts";
-import type { Port } from "./_runtime/port.ts";
-import { locateTarget, lstatIfPresent, type TargetRequest } from "./_target.ts";
-import { type LockCandidate, LockTimeoutError } from "./errors.ts";
+import { lstatIfPresent, type TargetRequest } from "./_target.ts";
+import type { LockCandidate } from "./errors.ts";
 
-export type { LockOptions } from "./_options.ts";
+export type { Lock, LockOptions } from "./_options.ts";
 export {
   AtomicError,
   type AtomicErrorOptions,
@@ -55,14 +51,6 @@ export {
   type LockTimeoutErrorOptions,
   UnsupportedEnvironmentError,
 } from "./errors.ts";
-
-/** A lock that is held, until it is released or its process ends. */
-export interface Lock extends AsyncDisposable {
-  /** The file it is for: absolute, links resolved. */
-  readonly path: string;
-  /** Frees it. Once is enough. */
-  release(): Promise<void>;
-}
 
 /** Who holds a lock, as far as can be told. */
 export interface LockInfo {
@@ -108,8 +96,7 @@ export async function acquireLock(
   options: LockOptions = {},
 ): Promise<Lock> {
   const wanted = want("acquireLock", path, options);
-  const lock = await attemptLock(wanted);
-  return lock ?? await timedOut(wanted);
+  return await explained(wanted, insistOn(wanted));
 }
 
 /**
@@ -135,9 +122,32 @@ export async function acquireLock(
 export async function tryAcquireLock(
   path: string | URL,
 ): Promise<Lock | undefined> {
-  return await attemptLock(
-    want("tryAcquireLock", path, { timeoutMs: PROBE_MS }),
-  );
+  const wanted = want("tryAcquireLock", path, { timeoutMs: PROBE_MS });
+  return await explained(wanted, tryFor(wanted));
+}
+
+/**
+ * The synchronous form of {@linkcode tryAcquireLock}.
+ *
+ * On Deno it requires `--allow-read` and `--allow-write` for the directory of
+ * the file.
+ *
+ * @param path The file: a path or a `file:` URL.
+ * @returns The lock, or `undefined` if somebody holds it.
+ * @throws {TypeError} If the path is malformed.
+ * @throws {AtomicError} If it fails, as {@linkcode acquireLock} does.
+ *
+ * @example Usage
+ * ```ts
+ * import { tryAcquireLockSync } from "@aj/atomic/lock";
+ *
+ * const lock = tryAcquireLockSync(`${Deno.makeTempDirSync()}/job`);
+ * await lock?.release();
+ * ```
+ */
+export function tryAcquireLockSync(path: string | URL): Lock | undefined {
+  const wanted = want("tryAcquireLockSync", path, { timeoutMs: PROBE_MS });
+  return explainedSync(wanted, () => tryForSync(wanted));
 }
 
 /**
@@ -170,7 +180,7 @@ export async function withLock<T>(
   options: LockOptions = {},
 ): Promise<T> {
   const wanted = want("withLock", path, options);
-  const lock = await attemptLock(wanted) ?? await timedOut(wanted);
+  const lock = await explained(wanted, insistOn(wanted));
   try {
     return await body(lock);
   } finally {
@@ -198,7 +208,31 @@ export async function withLock<T>(
  * ```
  */
 export async function isLocked(path: string | URL): Promise<boolean> {
-  return await isHeld(want("isLocked", path, { timeoutMs: 0 }));
+  const wanted = want("isLocked", path, { timeoutMs: 0 });
+  return await explained(wanted, isHeld(wanted));
+}
+
+/**
+ * The synchronous form of {@linkcode isLocked}.
+ *
+ * On Deno it requires `--allow-read` and `--allow-write` for the directory of
+ * the file.
+ *
+ * @param path The file: a path or a `file:` URL.
+ * @returns Whether the lock is held.
+ * @throws {TypeError} If the path is malformed.
+ * @throws {AtomicError} If it fails, as {@linkcode acquireLock} does.
+ *
+ * @example Usage
+ * ```ts
+ * import { isLockedSync } from "@aj/atomic/lock";
+ *
+ * if (isLockedSync(`${Deno.makeTempDirSync()}/job`)) console.log("At work");
+ * ```
+ */
+export function isLockedSync(path: string | URL): boolean {
+  const wanted = want("isLockedSync", path, { timeoutMs: 0 });
+  return explainedSync(wanted, () => isHeldSync(wanted));
 }
 
 /**
@@ -224,34 +258,48 @@ export async function isLocked(path: string | URL): Promise<boolean> {
  */
 export async function inspectLock(path: string | URL): Promise<LockInfo> {
   const wanted = want("inspectLock", path, { timeoutMs: 0 });
-  const isLocked = await isHeld(wanted);
-  return {
-    path: wanted.place.file,
-    isLocked,
-    candidates: isLocked ? await candidatesFor(wanted) : [],
-  };
+  const isLocked = await explained(wanted, isHeld(wanted));
+  return await explained(
+    wanted,
+    runAsync(wanted.port, whoHolds(wanted, isLocked)),
+  );
 }
 
-/** A lock that somebody asks for. */
-interface Wanted {
-  readonly port: Port;
-  readonly attempt: Attempt;
-  readonly request: TargetRequest;
-  readonly place: LockPlace;
-  readonly timeoutMs: number;
+/**
+ * The synchronous form of {@linkcode inspectLock}.
+ *
+ * On Deno it requires `--allow-read` and `--allow-write` for the directory of
+ * the file.
+ *
+ * @param path The file: a path or a `file:` URL.
+ * @returns What is known.
+ * @throws {TypeError} If the path is malformed.
+ * @throws {AtomicError} If it fails, as {@linkcode acquireLock} does.
+ *
+ * @example Usage
+ * ```ts
+ * import { inspectLockSync } from "@aj/atomic/lock";
+ *
+ * console.log(inspectLockSync(`${Deno.makeTempDirSync()}/job`).isLocked);
+ * ```
+ */
+export function inspectLockSync(path: string | URL): LockInfo {
+  const wanted = want("inspectLockSync", path, { timeoutMs: 0 });
+  return explainedSync(wanted, () => {
+    const isLocked = isHeldSync(wanted);
+    return runSync(wanted.port, whoHolds(wanted, isLocked));
+  });
 }
 
 /** For so long a probe of {@linkcode isLocked} may hold it. */
 const PROBE_MS = 20;
-const TIMEOUT_MS = 10_000;
 
-/** Whose lock it is, found out at once: tasks have it in the order of their calls. */
 function want(
   operation: string,
   path: string | URL,
   given: LockOptions,
-): Wanted {
-  const options = checkOptions("lock", given);
+): WantedLock {
+  const { timeoutMs, signal } = checkOptions("lock", given);
   const port = currentPort();
   const attempt: Attempt = {
     operation,
@@ -265,124 +313,65 @@ function want(
     parents: true,
     createNew: false,
     retryMs: 1000,
-    signal: options.signal,
+    signal,
   };
   try {
-    options.signal?.throwIfAborted();
-    const located = locateTarget(port, { ...request, retryMs: 0 });
-    const { path: file } = runInline(port, located);
-    const place = lockPlace(port, file);
-    const { timeoutMs = TIMEOUT_MS } = options;
-    return { port, attempt, request, place, timeoutMs };
+    return wantLock(port, attempt, request, timeoutMs);
   } catch (error) {
     throw explain(port, attempt, error);
   }
 }
 
-/** Waits for the realm's turn, and then for the kernel's lock. */
-async function attemptLock(wanted: Wanted): Promise<Lock | undefined> {
-  const { port, attempt, request, place, timeoutMs } = wanted;
-  const { retryMs, signal } = request;
-  const deadline = port.now() + timeoutMs;
-  const mine = await turn(port, place.path, timeoutMs, signal);
-  if (mine === undefined) return undefined;
+/** Tells a failure in the caller's terms. */
+async function explained<T>(
+  { port, attempt }: WantedLock,
+  result: Promise<T>,
+): Promise<T> {
   try {
-    const patience = { deadline, retryMs, signal };
-    const held = await runAsync(port, inDirectory(wanted, patience));
-    if (held !== undefined) return new FileLock(port, attempt, held, mine);
+    return await result;
   } catch (error) {
-    mine.end();
     throw explain(port, attempt, error);
   }
-  mine.end();
-  return undefined;
 }
 
-function* inDirectory(
-  { port, request, place }: Wanted,
-  patience: Patience,
-): Protocol<HeldLock | undefined> {
-  yield* ensureDirectory(port, request, directoryOf(port, place.path));
-  return yield* acquire(port, place, patience);
-}
-
-class FileLock implements Lock {
-  readonly path: string;
-  readonly #port: Port;
-  readonly #attempt: Attempt;
-  readonly #held: HeldLock;
-  readonly #turn: Turn;
-  #released: Promise<void> | undefined;
-
-  constructor(port: Port, attempt: Attempt, held: HeldLock, turn: Turn) {
-    this.path = held.place.file;
-    this.#port = port;
-    this.#attempt = attempt;
-    this.#held = held;
-    this.#turn = turn;
-  }
-
-  release(): Promise<void> {
-    return this.#released ??= this.#release();
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.release();
-  }
-
-  async #release(): Promise<void> {
-    try {
-      await runAsync(this.#port, release(this.#held));
-    } catch (error) {
-      throw explain(this.#port, this.#attempt, error);
-    } finally {
-      this.#turn.end();
-    }
-  }
-}
-
-async function isHeld(wanted: Wanted): Promise<boolean> {
-  const { port, attempt, place } = wanted;
+function explainedSync<T>({ port, attempt }: WantedLock, body: () => T): T {
   try {
-    // Nobody has left anything: do not make a directory to find that out.
-    const status = await runAsync(port, lstatIfPresent(place.path));
-    if (status === undefined) return false;
+    return body();
   } catch (error) {
     throw explain(port, attempt, error);
   }
-  const lock = await attemptLock(wanted);
+}
+
+/** Nobody has left anything: do not make a directory to find that out. */
+function* isAbsent({ place }: WantedLock): Protocol<boolean> {
+  return (yield* lstatIfPresent(place.path)) === undefined;
+}
+
+async function isHeld(wanted: WantedLock): Promise<boolean> {
+  if (await runAsync(wanted.port, isAbsent(wanted))) return false;
+  const lock = await tryFor(wanted);
   await lock?.release();
   return lock === undefined;
 }
 
-async function candidatesFor(
-  { port, attempt, place }: Wanted,
-): Promise<LockCandidate[]> {
-  try {
-    const found = await runAsync(port, candidates(port, place));
-    return found.map(({ pid, since }) => ({ pid, since: new Date(since) }));
-  } catch (error) {
-    throw explain(port, attempt, error);
-  }
+function isHeldSync(wanted: WantedLock): boolean {
+  if (runSync(wanted.port, isAbsent(wanted))) return false;
+  const lock = tryForSync(wanted);
+  lock?.releaseSync();
+  return lock === undefined;
 }
 
-/** Tells who may hold it. */
-async function timedOut(wanted: Wanted): Promise<never> {
-  const { port, attempt: { operation, path }, place, timeoutMs } = wanted;
-  const found = await candidatesFor(wanted);
-  const isOurs = turnAtOnce(port, place.path);
-  isOurs?.end();
-  const who = isOurs === undefined
-    ? "this very realm holds it, or waits for it: a lock is not re-entrant"
-    : found.length === 0
-    ? "who holds it could not be found out"
-    : `it is held by one of ${
-      found.map(({ pid, since }) =>
-        `process ${pid} (since ${since.toISOString()})`
-      ).join(", ")
-    }`;
-  throw new LockTimeoutError(
-    `Cannot lock "${path}": it was not to be had within ${timeoutMs} ms; ${who}`,
-    { code: "LOCK_TIMEOUT", path, operation, candidates: found },
-  );
+function* whoHolds(
+  { port, place }: WantedLock,
+  isLocked: boolean,
+): Protocol<LockInfo> {
+  const found = isLocked ? yield* candidates(port, place) : [];
+  return {
+    path: place.file,
+    isLocked,
+    candidates: found.map(({ pid, since }) => ({
+      pid,
+      since: new Date(since),
+    })),
+  };
 }

@@ -47,6 +47,8 @@ import {
 export type {
   Durability,
   FallbackOption,
+  Lock,
+  LockOptions,
   Owner,
   ProgressOption,
   ReadOptions,

@@ -4,6 +4,7 @@ import {
   linkSync,
   mkdirSync,
   readdirSync,
+  readFileSync,
   symlinkSync,
   unlinkSync,
   writeFileSync,
@@ -11,19 +12,25 @@ import {
 import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
-import { AtomicError, LockTimeoutError } from "../errors.ts";
+import { openAtomicWriter } from "../bytes.ts";
+import { AtomicError, LockLostError, LockTimeoutError } from "../errors.ts";
 import { readJson, writeJsonAtomic } from "../json.ts";
 import {
   acquireLock,
   inspectLock,
+  inspectLockSync,
   isLocked,
+  isLockedSync,
   type Lock,
   tryAcquireLock,
+  tryAcquireLockSync,
   withLock,
 } from "../lock.ts";
 import { FaultPort, onPort } from "./fault_port.ts";
 import { rejection } from "./rejection.ts";
+import { writeTextAtomic } from "../text.ts";
 import { inScratch } from "./scratch.ts";
+import { FORMS } from "./twins.ts";
 
 test("a lock is held by one, and leaves nothing when it is released", () =>
   inScratch(async (directory) => {
@@ -150,7 +157,7 @@ test("another realm's lock is waited for, without holding the event loop", () =>
       assert.equal(await tryAcquireLock(path), undefined);
       const error = await rejection(acquireLock(path, { timeoutMs: 30 }));
       assert.ok(error instanceof LockTimeoutError);
-      assert.match(error.message, /held by one of process \d+ \(since /);
+      assert.match(error.message, /held by one of: process \d+ \(since /);
       const { isLocked: held, candidates } = await inspectLock(path);
       assert.equal(held, true);
       assert.equal(candidates.length, 1);
@@ -235,3 +242,120 @@ test("a misspelt or malformed option is a TypeError", async () => {
   await assert.rejects(acquireLock("f", { timeoutMs: -1 }), TypeError);
   await assert.rejects(acquireLock(""), TypeError);
 });
+
+for (const form of FORMS) {
+  test(`${form.name}: a write with a lock waits for its holder, and leaves no lock`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      const other = new FaultPort();
+      const theirs = await onPort(other, () => acquireLock(path));
+      const timeout = await rejection(
+        form.writeText(path, "x", { lock: { timeoutMs: 10 } }),
+      );
+      assert.ok(timeout instanceof LockTimeoutError);
+      assert.equal(timeout.operation.startsWith("writeText"), true);
+      assert.ok(!existsSync(path));
+      await form.writeText(path, "without");
+      await theirs.release();
+      await form.writeText(path, "with", { lock: true });
+      assert.equal(readFileSync(path, "utf8"), "with\n");
+      assert.deepEqual(readdirSync(directory), ["f"]);
+    }));
+
+  test(`${form.name}: a held lock is handed to writes, and one for another file is a TypeError`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      await withLock(path, async (lock) => {
+        await form.writeText(path, "1", { lock });
+        await assert.rejects(
+          form.writeText(join(directory, "g"), "1", { lock }),
+          /^TypeError: Lock must be that of ".*g": received that of ".*f"/,
+        );
+        const nested = await rejection(
+          form.writeText(path, "2", { lock: { timeoutMs: 5 } }),
+        );
+        assert.ok(nested instanceof LockTimeoutError);
+        assert.match(nested.message, /this very realm holds it/);
+        assert.equal(await isLocked(path), true);
+      });
+      const fake = { path, release: () => Promise.resolve() };
+      await assert.rejects(
+        form.writeText(path, "3", { lock: fake as unknown as Lock }),
+        /^TypeError: Lock must come from acquireLock/,
+      );
+      assert.equal(readFileSync(path, "utf8"), "1\n");
+      assert.deepEqual(readdirSync(directory), ["f"]);
+    }));
+
+  test(`${form.name}: a write whose lock was removed by hand is a LockLostError, and changes nothing`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      writeFileSync(path, "old");
+      await withLock(path, async (lock) => {
+        unlinkSync(join(directory, ".f.lock"));
+        const lost = await rejection(form.writeText(path, "new", { lock }));
+        assert.ok(lost instanceof LockLostError);
+        assert.equal(lost.code, "LOCK_LOST");
+        assert.equal(lost.committed, false);
+        // Somebody else's lock survives the end of this one.
+        writeFileSync(join(directory, ".f.lock"), "");
+      });
+      assert.equal(readFileSync(path, "utf8"), "old");
+      assert.deepEqual(readdirSync(directory).toSorted(), [".f.lock", "f"]);
+    }));
+
+  test(`${form.name}: a malformed lock option is a TypeError`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      for (const lock of [1, "yes", { timeout: 5 }, { timeoutMs: -1 }, null]) {
+        await assert.rejects(
+          form.writeText(path, "x", { lock: lock as unknown as boolean }),
+          TypeError,
+        );
+      }
+      assert.deepEqual(readdirSync(directory), []);
+    }));
+}
+
+test("streams and writers take the lock for their commit, and leave nothing where they cannot", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const parts = ["a", "b"];
+    await writeTextAtomic(path, parts, { lock: true });
+    const writer = await openAtomicWriter(path, { lock: true });
+    await writer.write(new Uint8Array([65, 66]));
+    assert.equal(await isLocked(path), false);
+    await writer.commit();
+    assert.equal(readFileSync(path, "utf8"), "AB");
+    await onPort(new FaultPort(), () =>
+      withLock(path, async () => {
+        const lock = { timeoutMs: 5 };
+        await onPort(new FaultPort(), async () => {
+          const stream = await rejection(
+            writeTextAtomic(path, parts, { lock }),
+          );
+          assert.ok(stream instanceof LockTimeoutError);
+          const late = await openAtomicWriter(path, { lock });
+          const error = await rejection(late.commit());
+          assert.ok(error instanceof LockTimeoutError);
+        });
+      }));
+    assert.equal(readFileSync(path, "utf8"), "AB");
+    assert.deepEqual(readdirSync(directory), ["f"]);
+  }));
+
+test("the sync twins try once, and tell who holds it", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const lock = tryAcquireLockSync(path);
+    assert.ok(lock !== undefined);
+    assert.equal(tryAcquireLockSync(path), undefined);
+    assert.equal(isLockedSync(path), true);
+    const { isLocked: held, candidates } = inspectLockSync(path);
+    assert.equal(held, true);
+    assert.deepEqual(candidates.map(({ pid }) => pid), [process.pid]);
+    await lock.release();
+    assert.equal(isLockedSync(path), false);
+    assert.deepEqual(inspectLockSync(path).candidates, []);
+    assert.deepEqual(readdirSync(directory), []);
+  }));

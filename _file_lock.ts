@@ -1,0 +1,180 @@
+/**
+ * A lock as a task of this realm takes it: first the realm's own turn, then the
+ * kernel's lock.
+ *
+ * @module
+ */
+
+import { ensureDirectory } from "./_directories.ts";
+import { runAsync, runInline, runSync } from "./_drive.ts";
+import { type Attempt, explain } from "./_failure.ts";
+import {
+  acquire,
+  candidates,
+  type HeldLock,
+  type LockPlace,
+  lockPlace,
+  LockTimeout,
+  type Patience,
+  release,
+} from "./_lock.ts";
+import { type Turn, turn, turnAtOnce } from "./_lock_queue.ts";
+import type { Lock } from "./_options.ts";
+import { directoryOf } from "./_path.ts";
+import type { Protocol } from "./_protocol.ts";
+import type { Port } from "./_runtime/port.ts";
+import { locateTarget, type TargetRequest } from "./_target.ts";
+
+/** A lock that somebody asks for. */
+export interface WantedLock {
+  readonly port: Port;
+  readonly attempt: Attempt;
+  readonly request: TargetRequest;
+  readonly place: LockPlace;
+  readonly timeoutMs: number;
+}
+
+/** What is waited for where the caller does not say. */
+export const TIMEOUT_MS = 10_000;
+
+/** Whose lock it is, found out at once: tasks have it in the order of their calls. */
+export function wantLock(
+  port: Port,
+  attempt: Attempt,
+  request: TargetRequest,
+  timeoutMs: number = TIMEOUT_MS,
+): WantedLock {
+  request.signal?.throwIfAborted();
+  const located = locateTarget(port, {
+    ...request,
+    createNew: false,
+    retryMs: 0,
+  });
+  const { path } = runInline(port, located);
+  return { port, attempt, request, place: lockPlace(port, path), timeoutMs };
+}
+
+/** Waits for the lock; `undefined` if it was not to be had in time. */
+export async function tryFor(
+  wanted: WantedLock,
+): Promise<FileLock | undefined> {
+  const { port, request, place, timeoutMs } = wanted;
+  const { retryMs, signal } = request;
+  const deadline = port.now() + timeoutMs;
+  const mine = await turn(port, place.path, timeoutMs, signal);
+  if (mine === undefined) return undefined;
+  try {
+    const patience = { deadline, retryMs, signal };
+    const held = await runAsync(port, takeKernelLock(wanted, patience));
+    if (held !== undefined) return new FileLock(wanted, held, mine);
+  } catch (error) {
+    mine.end();
+    throw error;
+  }
+  mine.end();
+  return undefined;
+}
+
+/** The same, blocking. It cannot wait for its own realm. */
+export function tryForSync(wanted: WantedLock): FileLock | undefined {
+  const { port, request, place, timeoutMs } = wanted;
+  const { retryMs, signal } = request;
+  const mine = turnAtOnce(port, place.path);
+  if (mine === undefined) return undefined;
+  try {
+    const patience = { deadline: port.now() + timeoutMs, retryMs, signal };
+    const held = runSync(port, takeKernelLock(wanted, patience));
+    if (held !== undefined) return new FileLock(wanted, held, mine);
+  } catch (error) {
+    mine.end();
+    throw error;
+  }
+  mine.end();
+  return undefined;
+}
+
+function* takeKernelLock(
+  { port, request, place }: WantedLock,
+  patience: Patience,
+): Protocol<HeldLock | undefined> {
+  yield* ensureDirectory(port, request, directoryOf(port, place.path));
+  return yield* acquire(port, place, patience);
+}
+
+/** Waits for the lock, or tells who may hold it. */
+export async function insistOn(wanted: WantedLock): Promise<FileLock> {
+  return await tryFor(wanted) ??
+    await runAsync(wanted.port, tellWhoHolds(wanted));
+}
+
+/** The same, blocking. */
+export function insistOnSync(wanted: WantedLock): FileLock {
+  return tryForSync(wanted) ?? runSync(wanted.port, tellWhoHolds(wanted));
+}
+
+function* tellWhoHolds(wanted: WantedLock): Protocol<never> {
+  const { port, place, timeoutMs } = wanted;
+  const found = yield* candidates(port, place);
+  const free = turnAtOnce(port, place.path);
+  free?.end();
+  const names = found.map(({ pid, since }) =>
+    `process ${pid} (since ${new Date(since).toISOString()})`
+  );
+  const who = free === undefined
+    ? "this very realm holds it, or waits for it: a lock is not re-entrant, pass the one that is held on"
+    : names.length === 0
+    ? "who holds it could not be found out"
+    : `it is held by one of: ${names.join(", ")}`;
+  throw new LockTimeout(
+    `its lock was not to be had within ${timeoutMs} ms; ${who}`,
+    found,
+  );
+}
+
+/** A lock that is held. */
+export class FileLock implements Lock {
+  readonly path: string;
+  readonly held: HeldLock;
+  readonly #wanted: WantedLock;
+  readonly #turn: Turn;
+  #released: Promise<void> | undefined;
+
+  constructor(wanted: WantedLock, held: HeldLock, turn: Turn) {
+    this.path = held.place.file;
+    this.held = held;
+    this.#wanted = wanted;
+    this.#turn = turn;
+  }
+
+  release(): Promise<void> {
+    return this.#released ??= this.#release();
+  }
+
+  releaseSync(): void {
+    if (this.#released !== undefined) return;
+    this.#released = Promise.resolve();
+    const { port, attempt } = this.#wanted;
+    try {
+      runSync(port, release(this.held));
+    } catch (error) {
+      throw explain(port, attempt, error);
+    } finally {
+      this.#turn.end();
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.release();
+  }
+
+  async #release(): Promise<void> {
+    const { port, attempt } = this.#wanted;
+    try {
+      await runAsync(port, release(this.held));
+    } catch (error) {
+      throw explain(port, attempt, error);
+    } finally {
+      this.#turn.end();
+    }
+  }
+}

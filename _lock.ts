@@ -111,19 +111,14 @@ export function* acquire(
     );
     let database: Database | undefined;
     try {
-      database = yield* retrying(
-        port,
-        patience,
-        () => inlineCall("openDatabase", own.path),
-      );
-      const found = yield* waitForTransaction(
-        port,
-        place,
-        own,
-        database,
-        patience,
-      );
-      if (found === "ours" && (yield* isCurrent(place, own))) {
+      database = yield* openOwn(port, place, own, patience);
+      const found = database === undefined
+        ? "again"
+        : yield* waitForTransaction(port, place, own, database, patience);
+      if (
+        database !== undefined && found === "ours" &&
+        (yield* isCurrent(place, own))
+      ) {
         if (own.wasFound) yield* attempt(removeOthers(port, place, own));
         return { place, own, database };
       }
@@ -203,6 +198,28 @@ function* linkedTo(from: string, to: string): Protocol<boolean> {
     return true;
   } catch (error) {
     if (failedWith(error, "ENOENT", "EEXIST")) return false;
+    throw error;
+  }
+}
+
+/** `undefined` where our link was taken for that of one who was killed. */
+function* openOwn(
+  host: Host,
+  place: LockPlace,
+  own: OwnLink,
+  patience: Patience,
+): Protocol<Database | undefined> {
+  try {
+    return yield* retrying(
+      host,
+      patience,
+      () => inlineCall("openDatabase", own.path),
+    );
+  } catch (error) {
+    // Bun does not make what is missing.
+    const isGone = failedWith(error, "SQLITE_CANTOPEN") &&
+      !(yield* isCurrent(place, own));
+    if (isGone) return undefined;
     throw error;
   }
 }

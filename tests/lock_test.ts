@@ -26,6 +26,7 @@ import {
   tryAcquireLockSync,
   withLock,
 } from "../lock.ts";
+import { connecting, sqliteCalls } from "../_runtime/sqlite.ts";
 import { FaultPort, onPort } from "./fault_port.ts";
 import { rejection } from "./rejection.ts";
 import { writeTextAtomic } from "../text.ts";
@@ -359,3 +360,128 @@ test("the sync twins try once, and tell who holds it", () =>
     assert.deepEqual(inspectLockSync(path).candidates, []);
     assert.deepEqual(readdirSync(directory), []);
   }));
+
+test("what SQLite says is told in the caller's terms, or begun again", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const take = (port: FaultPort) =>
+      onPort(port, () => withLock(path, () => "held"));
+    const fails = async (port: FaultPort, expected: RegExp, code: string) => {
+      const error = await rejection(take(port));
+      assert.ok(error instanceof AtomicError);
+      assert.equal(error.code, code);
+      assert.match(error.message, expected);
+      // Only its holder may remove the lock file.
+      await withLock(path, () => {});
+      assert.deepEqual(readdirSync(directory), []);
+    };
+    await fails(
+      new FaultPort().fail("execute", "SQLITE_READONLY", 1),
+      /belongs to another user/,
+      "EACCES",
+    );
+    await fails(
+      new FaultPort().fail("execute", "SQLITE_NOTADB", 1),
+      /execute failed/,
+      "SQLITE_NOTADB",
+    );
+    await fails(
+      new FaultPort().fail("openDatabase", "SQLITE_CANTOPEN"),
+      /openDatabase failed/,
+      "SQLITE_CANTOPEN",
+    );
+    await fails(
+      new FaultPort().fail("openDatabase", "NO_SQLITE"),
+      /a lock needs the SQLite that is built into/,
+      "UNSUPPORTED_ENVIRONMENT",
+    );
+    await fails(
+      new FaultPort().fail("link", "EPERM"),
+      /a lock needs hard links/,
+      "UNSUPPORTED_ENVIRONMENT",
+    );
+    const again = new FaultPort().fail("execute", "SQLITE_IOERR", 1);
+    assert.equal(await take(again), "held");
+    // Its own name was taken for that of somebody who was killed.
+    let isFirst = true;
+    const robbed = new FaultPort().intercept(({ name, args: [own] }) => {
+      if (name !== "openDatabase" || !isFirst) return undefined;
+      isFirst = false;
+      unlinkSync(String(own));
+      return { code: "SQLITE_CANTOPEN" };
+    });
+    assert.equal(await take(robbed), "held");
+    assert.deepEqual(readdirSync(directory), []);
+  }));
+
+test("a lock file that changes hands meanwhile is asked for anew", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const lockFile = join(directory, ".f.lock");
+    let isFirst = true;
+    const port = new FaultPort().intercept(({ name }) => {
+      if (name !== "openDatabase" || !isFirst) return undefined;
+      isFirst = false;
+      // As if its holder had released it, and another had made it again.
+      unlinkSync(lockFile);
+      writeFileSync(lockFile, "");
+      return undefined;
+    });
+    assert.equal(await onPort(port, () => withLock(path, () => 1)), 1);
+    assert.deepEqual(readdirSync(directory), []);
+    let tries = 0;
+    const always = new FaultPort().intercept(({ name }) => {
+      if (name !== "openDatabase") return undefined;
+      tries++;
+      unlinkSync(lockFile);
+      return undefined;
+    });
+    const error = await onPort(
+      always,
+      () => rejection(acquireLock(path, { timeoutMs: 20 })),
+    );
+    assert.ok(error instanceof LockTimeoutError);
+    assert.match(error.message, /who holds it could not be found out/);
+    assert.ok(tries > 1);
+    assert.deepEqual(readdirSync(directory), []);
+  }));
+
+test("a SQLite is used as it is found, and closed where it cannot be", async () => {
+  const made: FakeDatabase[] = [];
+  class FakeDatabase {
+    isClosed = false;
+    readonly path: string;
+    constructor(path: string) {
+      this.path = path;
+      made.push(this);
+    }
+    exec(sql: string): void {
+      if (this.path === "broken" || sql === "wrong") {
+        throw new Error("disk I/O error");
+      }
+      if (sql === "unknown") throw new RangeError("something else");
+    }
+    close(): void {
+      this.isClosed = true;
+    }
+  }
+  const { sync, async } = sqliteCalls(() =>
+    connecting({ FakeDatabase }, "FakeDatabase")
+  );
+  const database = await async.openDatabase("f");
+  await async.execute(database, "right");
+  assert.throws(() => sync.execute(database, "wrong"), {
+    code: "SQLITE_IOERR",
+  });
+  assert.throws(() => sync.execute(database, "unknown"), RangeError);
+  assert.throws(() => sync.openDatabase("broken"));
+  assert.equal(made.at(-1)?.isClosed, true);
+  await async.closeDatabase(database);
+  assert.equal(made[0]?.isClosed, true);
+  assert.throws(() => sync.execute({ path: "f" }, ""), /Not opened by this/);
+  const none = sqliteCalls(() => connecting(undefined, "FakeDatabase"));
+  assert.throws(() => none.sync.openDatabase("f"), { code: "NO_SQLITE" });
+  assert.equal(connecting({}, "FakeDatabase"), undefined);
+  const wrong = sqliteCalls(() => connecting({ Map }, "Map"));
+  assert.throws(() => wrong.sync.openDatabase("f"), TypeError);
+});

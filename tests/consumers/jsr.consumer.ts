@@ -29,7 +29,7 @@ const { exports, version } = JSON.parse(
   readFileSync(inRepository("deno.json"), "utf8"),
 );
 const entries = Object.keys(exports);
-const documents = ["README.md", "docs/recipes.md"];
+const documents = ["README.md", "docs/recipes.md", "docs/locks.md"];
 
 const scope = ["--allow-read=./data", "--allow-write=./data"];
 

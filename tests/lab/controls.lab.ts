@@ -404,7 +404,7 @@ const CONTROLS: readonly Control[] = [
     breaks: "createNew is skipped like any other write",
     file: "_write.ts",
     edits: [[
-      "kind: createNew ? undefined : kindOf(request),",
+      "kind: createNew || request.held ? undefined : kindOf(request),",
       "kind: kindOf(request),",
     ]],
     testFile: "order_test.ts",

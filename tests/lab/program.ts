@@ -65,7 +65,7 @@ export class Program {
   }
 
   /** Sends a signal to it, and to what it started, unless it has ended. */
-  signal(name: "SIGKILL" | "SIGTERM"): void {
+  signal(name: "SIGCONT" | "SIGKILL" | "SIGSTOP" | "SIGTERM"): void {
     const { exitCode, signalCode } = this.#child;
     if (exitCode === null && signalCode === null && this.pid !== 0) {
       process.kill(-this.pid, name);

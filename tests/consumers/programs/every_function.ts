@@ -6,9 +6,14 @@
  */
 
 import {
+  acquireLock,
   AlreadyExistsError,
   AtomicError,
   type AtomicWriter,
+  inspectLock,
+  isLocked,
+  type Lock,
+  type LockInfo,
   openAtomicWriter,
   openSnapshot,
   ParseError,
@@ -22,7 +27,9 @@ import {
   readTextSync,
   SerializationError,
   type Snapshot,
+  tryAcquireLock,
   withDefaults,
+  withLock,
   writeBytesAtomic,
   writeBytesAtomicSync,
   writeJsonAtomic,
@@ -123,6 +130,16 @@ async function main(): Promise<void> {
     "defaults",
     !(await quick.writeTextAtomic(`${folder}/q`, "quick")).fileSynced,
   );
+
+  const lock: Lock = await acquireLock(`${folder}/q`);
+  await writeTextAtomic(`${folder}/q`, "locked", { lock });
+  expect("isLocked", await isLocked(`${folder}/q`));
+  await lock.release();
+  const none: Lock | undefined = await tryAcquireLock(`${folder}/q`);
+  await none?.release();
+  const info: LockInfo = await inspectLock(`${folder}/q`);
+  expect("free again", !info.isLocked);
+  expect("withLock", await withLock(`${folder}/q`, () => 1) === 1);
 
   const exists = await rejection(
     writeTextAtomic(`${folder}/q`, "again", { createNew: true }),

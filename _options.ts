@@ -205,6 +205,26 @@ export type JsonReplacer = (
   value: unknown,
 ) => unknown;
 
+/** The options of an update of text: those of a write, always of a file that may exist. */
+export interface TextUpdateOptions extends Omit<TextWriteOptions, "createNew"> {
+}
+
+/** The options of an update of JSON. */
+export interface JsonUpdateOptions extends Omit<JsonWriteOptions, "createNew"> {
+  /** The second argument of `JSON.parse`. */
+  reviver?: JsonReviver | undefined;
+}
+
+/** What became of an update. */
+export interface UpdateResult<T> {
+  /** What the function returned. */
+  readonly value: T;
+  /** Whether that was anything else than what the file held. */
+  readonly changed: boolean;
+  /** That of the write; `undefined` where nothing was to be written. */
+  readonly receipt: WriteReceipt | undefined;
+}
+
 /** The options of every read. */
 export interface ReadOptions {
   /** Rejects a file of more bytes (code `"TOO_LARGE"`) before memory is set aside for it. */
@@ -416,9 +436,15 @@ export type OptionKind =
   | "jsonRead"
   | "jsonlRead"
   | "lock"
+  | "textUpdate"
+  | "jsonUpdate"
   | "defaults";
 
 const fallback: Check = () => undefined;
+
+const { createNew: _textNew, ...TEXT_UPDATE_CHECKS } = TEXT_WRITE_CHECKS;
+const { createNew: _jsonNew, ...JSON_UPDATE_CHECKS } = JSON_WRITE_CHECKS;
+const initial: Check = () => undefined;
 
 const CHECKS: Readonly<Record<OptionKind, Readonly<Record<string, Check>>>> = {
   bytesWrite: { ...WRITE_CHECKS, ...PROGRESS_CHECKS },
@@ -430,6 +456,8 @@ const CHECKS: Readonly<Record<OptionKind, Readonly<Record<string, Check>>>> = {
   jsonRead: { ...JSON_READ_CHECKS, fallback },
   jsonlRead: { ...JSONL_READ_CHECKS, fallback },
   lock: LOCK_CHECKS,
+  textUpdate: { ...TEXT_UPDATE_CHECKS, initial },
+  jsonUpdate: { ...JSON_UPDATE_CHECKS, reviver: callback, initial },
   defaults: { ...JSON_WRITE_CHECKS, ...JSONL_READ_CHECKS, ...JSON_READ_CHECKS },
 };
 

@@ -232,9 +232,27 @@ export async function write(prepared: WholeWrite): Promise<WriteReceipt> {
   }
 }
 
+/** Writes bytes for whom the lock is held already. */
+export function writeHeld(
+  port: Port,
+  request: WriteRequest,
+  payload: Uint8Array,
+): Promise<WriteReceipt> {
+  return enterLine(port, ...inCallOrder({ port, payload }, request));
+}
+
+/** The same, blocking. */
+export function writeHeldSync(
+  port: Port,
+  request: WriteRequest,
+  payload: Uint8Array,
+): WriteReceipt {
+  return runSync(port, writeWhole({ port, request, payload }));
+}
+
 /** The file it is for, which is found out at once, and the write as its order sees it. */
 function inCallOrder(
-  prepared: WholeWrite,
+  prepared: Pick<WholeWrite, "port" | "payload">,
   request: WriteRequest,
 ): [path: string, write: OrderedWrite] {
   const { port, payload } = prepared;

@@ -15,6 +15,8 @@ import {
 import {
   readJson,
   readJsonSync,
+  updateJsonAtomic,
+  updateJsonAtomicSync,
   writeJsonAtomic,
   writeJsonAtomicSync,
 } from "./json.ts";
@@ -29,17 +31,21 @@ import {
   type FallbackOption,
   type JsonlReadOptions,
   type JsonReadOptions,
+  type JsonUpdateOptions,
   type JsonWriteOptions,
   knowsOption,
   type OptionKind,
   type OwnBytes,
   type ReadOptions,
+  type TextUpdateOptions,
 } from "./_options.ts";
 import { promised } from "./_promised.ts";
 import { isPlainObject } from "./_plain_object.ts";
 import {
   readText,
   readTextSync,
+  updateTextAtomic,
+  updateTextAtomicSync,
   writeTextAtomic,
   writeTextAtomicSync,
 } from "./text.ts";
@@ -52,6 +58,7 @@ export type {
   JsonReadOptions,
   JsonReplacer,
   JsonReviver,
+  JsonUpdateOptions,
   JsonWriteOptions,
   Lock,
   LockOptions,
@@ -60,7 +67,9 @@ export type {
   ProgressOption,
   ReadOptions,
   SymlinkPolicy,
+  TextUpdateOptions,
   TextWriteOptions,
+  UpdateResult,
   WriteOptions,
   WriteProgress,
   WriteReceipt,
@@ -99,6 +108,14 @@ export interface BoundFunctions {
   readonly readText: typeof readText;
   /** As {@linkcode readTextSync}. */
   readonly readTextSync: typeof readTextSync;
+  /** As {@linkcode updateJsonAtomic}. */
+  readonly updateJsonAtomic: typeof updateJsonAtomic;
+  /** As {@linkcode updateJsonAtomicSync}. */
+  readonly updateJsonAtomicSync: typeof updateJsonAtomicSync;
+  /** As {@linkcode updateTextAtomic}. */
+  readonly updateTextAtomic: typeof updateTextAtomic;
+  /** As {@linkcode updateTextAtomicSync}. */
+  readonly updateTextAtomicSync: typeof updateTextAtomicSync;
   /** As {@linkcode writeBytesAtomic}. */
   readonly writeBytesAtomic: typeof writeBytesAtomic;
   /** As {@linkcode writeBytesAtomicSync}. */
@@ -141,6 +158,8 @@ export function withDefaults(defaults: DefaultOptions): BoundFunctions {
   const textWrite = knownTo("textWrite", checked);
   const jsonWrite = knownTo("jsonWrite", checked);
   const read = knownTo("read", checked);
+  const jsonUpdate = knownTo("jsonUpdate", checked);
+  const textUpdate = knownTo("textUpdate", checked);
   const jsonRead = knownTo("jsonRead", checked);
   const jsonlRead = knownTo("jsonlRead", checked);
   const jsonlWrite = knownTo("jsonlWrite", checked);
@@ -173,6 +192,27 @@ export function withDefaults(defaults: DefaultOptions): BoundFunctions {
       path: string | URL,
       options?: ReadOptions & FallbackOption<F>,
     ) => readTextSync<F>(path, merge(read, options)),
+    updateJsonAtomic: <T>(
+      path: string | URL,
+      update: (current: T) => T | Promise<T>,
+      options?: JsonUpdateOptions & { initial?: T },
+    ) => updateJsonAtomic<T>(path, update, begun(merge(jsonUpdate, options))),
+    updateJsonAtomicSync: <T>(
+      path: string | URL,
+      update: (current: T) => T,
+      options?: JsonUpdateOptions & { initial?: T },
+    ) =>
+      updateJsonAtomicSync<T>(path, update, begun(merge(jsonUpdate, options))),
+    updateTextAtomic: (
+      path: string | URL,
+      update: (current: string) => string | Promise<string>,
+      options?: TextUpdateOptions & { initial?: string },
+    ) => updateTextAtomic(path, update, begun(merge(textUpdate, options))),
+    updateTextAtomicSync: (
+      path: string | URL,
+      update: (current: string) => string,
+      options?: TextUpdateOptions & { initial?: string },
+    ) => updateTextAtomicSync(path, update, begun(merge(textUpdate, options))),
     writeBytesAtomic: (path, bytes, options) =>
       promised(() => writeBytesAtomic(path, bytes, merge(bytesWrite, options))),
     writeBytesAtomicSync: (path, bytes, options) =>
@@ -200,6 +240,13 @@ export function withDefaults(defaults: DefaultOptions): BoundFunctions {
     writeTextAtomicSync: (path, text, options) =>
       writeTextAtomicSync(path, text, merge(textWrite, options)),
   };
+}
+
+/** To the overload with an initial value: without one, the other says that the function may get `undefined`. */
+function begun<T, Options extends { initial?: T }>(
+  options: Options | undefined,
+): Options & { initial: T } {
+  return options as Options & { initial: T };
 }
 
 function knownTo(kind: OptionKind, defaults: DefaultOptions): DefaultOptions {

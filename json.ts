@@ -15,10 +15,15 @@
  */
 
 import { parseJson, stringifyJson } from "./_json_text.ts";
+import type { Attempt } from "./_failure.ts";
 import type {
   FallbackOption,
   JsonReadOptions,
+  JsonReviver,
+  JsonUpdateOptions,
   JsonWriteOptions,
+  OwnBytes,
+  UpdateResult,
   WriteReceipt,
 } from "./_options.ts";
 import {
@@ -30,6 +35,7 @@ import {
 } from "./_read.ts";
 import { decodeText, encodeText } from "./_utf8.ts";
 import { promised } from "./_promised.ts";
+import { type Format, update, updateSync } from "./_update.ts";
 import { prepareWrite, type WholeWrite, write, writeSync } from "./_write.ts";
 
 export type {
@@ -38,6 +44,7 @@ export type {
   JsonReadOptions,
   JsonReplacer,
   JsonReviver,
+  JsonUpdateOptions,
   JsonWriteOptions,
   Lock,
   LockOptions,
@@ -45,6 +52,7 @@ export type {
   ReadOptions,
   SymlinkPolicy,
   TextWriteOptions,
+  UpdateResult,
   WriteOptions,
   WriteReceipt,
 } from "./_options.ts";
@@ -188,6 +196,128 @@ export function readJsonSync<T = unknown>(
   return readSync(prepareJsonRead("readJsonSync", path, options));
 }
 
+/**
+ * Changes the JSON of a file under its lock: reads it, calls `update` with it
+ * and writes what that returns, so that no change of anybody who does the same
+ * is lost, in other tasks, threads or processes. If the function throws, or
+ * returns what the file holds already, nothing is written.
+ *
+ * On Deno it requires `--allow-read` and `--allow-write` for the directory of
+ * the file.
+ *
+ * @typeParam T The type the caller knows the value to have. It is not checked.
+ * @param path The file: a path or a `file:` URL.
+ * @param update Gets the current JSON, or `initial` where there is no file, and returns the new one.
+ * @param options How to write it. The default of `lock` is `true`; `initial` stands for a missing file.
+ * @returns The new JSON, whether it was another one, and the receipt of the write.
+ * @throws {TypeError} If an argument or an option is malformed.
+ * @throws {ParseError} If the file is not JSON in UTF-8.
+ * @throws {LockTimeoutError} If the lock was not to be had in time.
+ * @throws {LockLostError} If the lock was removed by hand meanwhile.
+ * @throws {AtomicError} If the read or the write fails.
+ *
+ * @example Usage
+ * ```ts
+ * import { updateJsonAtomic } from "@aj/atomic/json";
+ * import assert from "node:assert/strict";
+ *
+ * const path = `${await Deno.makeTempDir()}/visits.json`;
+ * const { value } = await updateJsonAtomic(
+ *   path,
+ *   ({ visits }) => ({ visits: visits + 1 }),
+ *   { initial: { visits: 0 } },
+ * );
+ * assert.deepEqual(value, { visits: 1 });
+ * ```
+ */
+export function updateJsonAtomic<T>(
+  path: string | URL,
+  update: (current: T) => T | Promise<T>,
+  options: JsonUpdateOptions & { initial: T },
+): Promise<UpdateResult<T>>;
+/**
+ * Without `initial` the function gets `undefined` where there is no file.
+ *
+ * @typeParam T The type the caller knows the value to have. It is not checked.
+ * @param path The file: a path or a `file:` URL.
+ * @param update Gets the current value, and returns the new one.
+ * @param options How to write it.
+ * @returns The new value, whether it was another one, and the receipt of the write.
+ */
+export function updateJsonAtomic<T = unknown>(
+  path: string | URL,
+  update: (current: T | undefined) => T | Promise<T>,
+  options?: JsonUpdateOptions,
+): Promise<UpdateResult<T>>;
+export async function updateJsonAtomic<T>(
+  path: string | URL,
+  change: (current: T) => T | Promise<T>,
+  options: JsonUpdateOptions & { initial?: T } = {},
+): Promise<UpdateResult<T>> {
+  const format = jsonFormat<T>("updateJsonAtomic");
+  return await update(format, path, change, options);
+}
+
+/**
+ * The synchronous form of {@linkcode updateJsonAtomic}, with a function that returns at
+ * once. A lock that this very thread holds cannot be waited for.
+ *
+ * On Deno it requires `--allow-read` and `--allow-write` for the directory of
+ * the file.
+ *
+ * @typeParam T The type the caller knows the value to have. It is not checked.
+ * @param path The file: a path or a `file:` URL.
+ * @param update Gets the current JSON, or `initial` where there is no file, and returns the new one.
+ * @param options How to write it.
+ * @returns The new JSON, whether it was another one, and the receipt of the write.
+ * @throws {TypeError} If an argument or an option is malformed.
+ * @throws {AtomicError} If it fails, as {@linkcode updateJsonAtomic} does.
+ *
+ * @example Usage
+ * ```ts
+ * import { updateJsonAtomicSync } from "@aj/atomic/json";
+ *
+ * updateJsonAtomicSync(`${Deno.makeTempDirSync()}/list.json`, (list) => list ?? []);
+ * ```
+ */
+export function updateJsonAtomicSync<T>(
+  path: string | URL,
+  update: (current: T) => T,
+  options: JsonUpdateOptions & { initial: T },
+): UpdateResult<T>;
+/**
+ * Without `initial` the function gets `undefined` where there is no file.
+ *
+ * @typeParam T The type the caller knows the value to have. It is not checked.
+ * @param path The file: a path or a `file:` URL.
+ * @param update Gets the current value, and returns the new one.
+ * @param options How to write it.
+ * @returns The new value, whether it was another one, and the receipt of the write.
+ */
+export function updateJsonAtomicSync<T = unknown>(
+  path: string | URL,
+  update: (current: T | undefined) => T,
+  options?: JsonUpdateOptions,
+): UpdateResult<T>;
+export function updateJsonAtomicSync<T>(
+  path: string | URL,
+  change: (current: T) => T,
+  options: JsonUpdateOptions & { initial?: T } = {},
+): UpdateResult<T> {
+  const format = jsonFormat<T>("updateJsonAtomicSync");
+  return updateSync(format, path, change, options);
+}
+
+function jsonFormat<T>(operation: string): Format<T, JsonUpdateOptions> {
+  return {
+    operation,
+    kind: "jsonUpdate",
+    decode: (bytes, { reviver }, attempt) =>
+      decodeJson<T>(bytes, reviver, attempt),
+    encode: encodeJson,
+  };
+}
+
 const BYTE_ORDER_MARK = "\ufeff";
 
 function prepare(
@@ -201,12 +331,28 @@ function prepare(
     "jsonWrite",
     path,
     options,
-    (checked, attempt) => {
-      const text = stringifyJson(value, checked, attempt);
-      const { trailingNewline = true } = checked;
-      return encodeText(trailingNewline ? `${text}\n` : text, attempt);
-    },
+    (checked, attempt) => encodeJson(value, checked, attempt),
   );
+}
+
+function encodeJson(
+  value: unknown,
+  options: JsonWriteOptions,
+  attempt: Attempt,
+): Uint8Array {
+  const text = stringifyJson(value, options, attempt);
+  const { trailingNewline = true } = options;
+  return encodeText(trailingNewline ? `${text}\n` : text, attempt);
+}
+
+function decodeJson<T>(
+  bytes: OwnBytes,
+  reviver: JsonReviver | undefined,
+  attempt: Attempt,
+): T {
+  const text = decodeText(bytes, attempt);
+  const start = text.startsWith(BYTE_ORDER_MARK) ? 1 : 0;
+  return parseJson<T>(text, reviver, attempt, { start });
 }
 
 function prepareJsonRead<T>(
@@ -220,10 +366,6 @@ function prepareJsonRead<T>(
     path,
     options,
     MOST_TEXT_BYTES,
-    (bytes, { reviver }, attempt) => {
-      const text = decodeText(bytes, attempt);
-      const start = text.startsWith(BYTE_ORDER_MARK) ? 1 : 0;
-      return parseJson<T>(text, reviver, attempt, { start });
-    },
+    (bytes, { reviver }, attempt) => decodeJson<T>(bytes, reviver, attempt),
   );
 }

@@ -15,11 +15,14 @@
  */
 
 import { describe } from "./_describe.ts";
+import type { Attempt } from "./_failure.ts";
 import type {
   FallbackOption,
   ProgressOption,
   ReadOptions,
+  TextUpdateOptions,
   TextWriteOptions,
+  UpdateResult,
   WriteReceipt,
 } from "./_options.ts";
 import {
@@ -31,6 +34,7 @@ import {
 } from "./_read.ts";
 import { decodeText, encodeText } from "./_utf8.ts";
 import { promised } from "./_promised.ts";
+import { type Format, update, updateSync } from "./_update.ts";
 import { isIterable, isSource, wrongChunk } from "./_source.ts";
 import {
   END,
@@ -53,7 +57,9 @@ export type {
   ProgressOption,
   ReadOptions,
   SymlinkPolicy,
+  TextUpdateOptions,
   TextWriteOptions,
+  UpdateResult,
   WriteOptions,
   WriteProgress,
   WriteReceipt,
@@ -203,6 +209,120 @@ export function readTextSync<F = string>(
   return readSync(prepareTextRead("readTextSync", path, options));
 }
 
+/**
+ * Changes the text of a file under its lock: reads it, calls `update` with it
+ * and writes what that returns, so that no change of anybody who does the same
+ * is lost, in other tasks, threads or processes. If the function throws, or
+ * returns what the file holds already, nothing is written.
+ *
+ * On Deno it requires `--allow-read` and `--allow-write` for the directory of
+ * the file.
+ *
+ * @param path The file: a path or a `file:` URL.
+ * @param update Gets the current text, or `initial` where there is no file, and returns the new one.
+ * @param options How to write it. The default of `lock` is `true`; `initial` stands for a missing file.
+ * @returns The new text, whether it was another one, and the receipt of the write.
+ * @throws {TypeError} If an argument or an option is malformed.
+ * @throws {ParseError} If the file is not text in UTF-8.
+ * @throws {LockTimeoutError} If the lock was not to be had in time.
+ * @throws {LockLostError} If the lock was removed by hand meanwhile.
+ * @throws {AtomicError} If the read or the write fails.
+ *
+ * @example Usage
+ * ```ts
+ * import { updateTextAtomic } from "@aj/atomic/text";
+ * import assert from "node:assert/strict";
+ *
+ * const path = `${await Deno.makeTempDir()}/notes.txt`;
+ * await updateTextAtomic(path, (text = "") => `${text}one more\n`);
+ * const { changed } = await updateTextAtomic(path, (text = "") => text);
+ * assert.equal(changed, false);
+ * ```
+ */
+export function updateTextAtomic(
+  path: string | URL,
+  update: (current: string) => string | Promise<string>,
+  options: TextUpdateOptions & { initial: string },
+): Promise<UpdateResult<string>>;
+/**
+ * Without `initial` the function gets `undefined` where there is no file.
+ *
+ * @param path The file: a path or a `file:` URL.
+ * @param update Gets the current text, and returns the new one.
+ * @param options How to write it.
+ * @returns The new text, whether it was another one, and the receipt of the write.
+ */
+export function updateTextAtomic(
+  path: string | URL,
+  update: (current: string | undefined) => string | Promise<string>,
+  options?: TextUpdateOptions,
+): Promise<UpdateResult<string>>;
+export async function updateTextAtomic(
+  path: string | URL,
+  change: (current: string) => string | Promise<string>,
+  options: TextUpdateOptions & { initial?: string } = {},
+): Promise<UpdateResult<string>> {
+  const format = textFormat("updateTextAtomic");
+  return await update(format, path, change, options);
+}
+
+/**
+ * The synchronous form of {@linkcode updateTextAtomic}, with a function that returns at
+ * once. A lock that this very thread holds cannot be waited for.
+ *
+ * On Deno it requires `--allow-read` and `--allow-write` for the directory of
+ * the file.
+ *
+ * @param path The file: a path or a `file:` URL.
+ * @param update Gets the current text, or `initial` where there is no file, and returns the new one.
+ * @param options How to write it.
+ * @returns The new text, whether it was another one, and the receipt of the write.
+ * @throws {TypeError} If an argument or an option is malformed.
+ * @throws {AtomicError} If it fails, as {@linkcode updateTextAtomic} does.
+ *
+ * @example Usage
+ * ```ts
+ * import { updateTextAtomicSync } from "@aj/atomic/text";
+ *
+ * updateTextAtomicSync(`${Deno.makeTempDirSync()}/notes.txt`, (text = "") => `${text}more\n`);
+ * ```
+ */
+export function updateTextAtomicSync(
+  path: string | URL,
+  update: (current: string) => string,
+  options: TextUpdateOptions & { initial: string },
+): UpdateResult<string>;
+/**
+ * Without `initial` the function gets `undefined` where there is no file.
+ *
+ * @param path The file: a path or a `file:` URL.
+ * @param update Gets the current text, and returns the new one.
+ * @param options How to write it.
+ * @returns The new text, whether it was another one, and the receipt of the write.
+ */
+export function updateTextAtomicSync(
+  path: string | URL,
+  update: (current: string | undefined) => string,
+  options?: TextUpdateOptions,
+): UpdateResult<string>;
+export function updateTextAtomicSync(
+  path: string | URL,
+  change: (current: string) => string,
+  options: TextUpdateOptions & { initial?: string } = {},
+): UpdateResult<string> {
+  const format = textFormat("updateTextAtomicSync");
+  return updateSync(format, path, change, options);
+}
+
+function textFormat(operation: string): Format<string, TextUpdateOptions> {
+  return {
+    operation,
+    kind: "textUpdate",
+    decode: (bytes, _options, attempt) => decodeText(bytes, attempt),
+    encode: encodeWhole,
+  };
+}
+
 function prepareWhole(
   operation: string,
   path: string | URL,
@@ -214,17 +334,23 @@ function prepareWhole(
     "textWrite",
     path,
     options,
-    (checked, attempt) => {
-      if (typeof text !== "string") {
-        throw new TypeError(
-          `Text must be a string, or a source of strings: received ${
-            describe(text)
-          }; other values are written with writeJsonAtomic or writeBytesAtomic`,
-        );
-      }
-      return encodeText(endLine(text, checked), attempt);
-    },
+    (checked, attempt) => encodeWhole(text, checked, attempt),
   );
+}
+
+function encodeWhole(
+  text: unknown,
+  options: TextWriteOptions,
+  attempt: Attempt,
+): Uint8Array {
+  if (typeof text !== "string") {
+    throw new TypeError(
+      `Text must be a string, or a source of strings: received ${
+        describe(text)
+      }; other values are written with writeJsonAtomic or writeBytesAtomic`,
+    );
+  }
+  return encodeText(endLine(text, options), attempt);
 }
 
 function prepareSource(

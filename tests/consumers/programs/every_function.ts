@@ -28,6 +28,9 @@ import {
   SerializationError,
   type Snapshot,
   tryAcquireLock,
+  updateJsonAtomic,
+  type UpdateResult,
+  updateTextAtomicSync,
   withDefaults,
   withLock,
   writeBytesAtomic,
@@ -140,6 +143,15 @@ async function main(): Promise<void> {
   const info: LockInfo = await inspectLock(`${folder}/q`);
   expect("free again", !info.isLocked);
   expect("withLock", await withLock(`${folder}/q`, () => 1) === 1);
+
+  const updated: UpdateResult<Visits> = await updateJsonAtomic(
+    `${folder}/u.json`,
+    ({ visits }: Visits) => ({ visits: visits + 1 }),
+    { initial: { visits: 0 } },
+  );
+  expect("update", updated.value.visits === 1 && updated.changed);
+  const same = updateTextAtomicSync(`${folder}/q`, (text = "") => text);
+  expect("unchanged", !same.changed);
 
   const exists = await rejection(
     writeTextAtomic(`${folder}/q`, "again", { createNew: true }),

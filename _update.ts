@@ -1,0 +1,157 @@
+/**
+ * A file changed by a function: read, changed and written under its lock, so
+ * that no other change comes in between.
+ *
+ * @module
+ */
+
+import type { WriteRequest } from "./_core.ts";
+import { describe } from "./_describe.ts";
+import { runAsync, runSync } from "./_drive.ts";
+import { type Attempt, explain } from "./_failure.ts";
+import type {
+  OptionKind,
+  OwnBytes,
+  UpdateResult,
+  WriteOptions,
+  WriteReceipt,
+} from "./_options.ts";
+import { failedWith, type Protocol } from "./_protocol.ts";
+import { MOST_TEXT_BYTES, readWhole } from "./_read.ts";
+import type { Port } from "./_runtime/port.ts";
+import { underLock, underLockSync } from "./_under_lock.ts";
+import { prepare, writeHeld, writeHeldSync } from "./_write.ts";
+
+/** What an update needs to know of a format. */
+export interface Format<T, Options> {
+  readonly operation: string;
+  readonly kind: OptionKind;
+  decode(bytes: OwnBytes, options: Options, attempt: Attempt): T;
+  encode(value: T, options: Options, attempt: Attempt): Uint8Array;
+}
+
+/** What is given where there is no file. */
+interface InitialOption<T> {
+  initial?: T | undefined;
+}
+
+/** Changes the file; `change` may take its time. */
+export async function update<T, Options extends WriteOptions>(
+  format: Format<T, Options>,
+  path: string | URL,
+  change: (current: T) => T | Promise<T>,
+  given: Options & InitialOption<T>,
+): Promise<UpdateResult<T>> {
+  const { operation, kind, decode, encode } = format;
+  const { port, attempt, request, options } = prepare(
+    operation,
+    kind,
+    path,
+    given,
+  );
+  checkChange(change);
+  try {
+    const locked = { ...request, lock: request.lock ?? true };
+    return await underLock(port, attempt, locked, async (request) => {
+      const bytes = await runAsync(port, readIfPresent(port, request));
+      const current = bytes === undefined
+        ? options.initial
+        : decode(bytes, options, attempt);
+      // Without an initial value the overloads have undefined in T.
+      const value = await change(current as T);
+      const encoded = encode(value, options, attempt);
+      if (bytes !== undefined && isSame(bytes, encoded)) {
+        return unchanged(value);
+      }
+      return changed(value, await writeHeld(port, request, encoded));
+    });
+  } catch (error) {
+    throw explain(port, attempt, error);
+  }
+}
+
+/** The same, blocking. */
+export function updateSync<T, Options extends WriteOptions>(
+  format: Format<T, Options>,
+  path: string | URL,
+  change: (current: T) => T,
+  given: Options & InitialOption<T>,
+): UpdateResult<T> {
+  const { operation, kind, decode, encode } = format;
+  const { port, attempt, request, options } = prepare(
+    operation,
+    kind,
+    path,
+    given,
+  );
+  checkChange(change);
+  try {
+    const locked = { ...request, lock: request.lock ?? true };
+    return underLockSync(port, attempt, locked, (request) => {
+      const bytes = runSync(port, readIfPresent(port, request));
+      const current = bytes === undefined
+        ? options.initial
+        : decode(bytes, options, attempt);
+      const value = change(current as T);
+      refusePromise(operation, value);
+      const encoded = encode(value, options, attempt);
+      if (bytes !== undefined && isSame(bytes, encoded)) {
+        return unchanged(value);
+      }
+      return changed(value, writeHeldSync(port, request, encoded));
+    });
+  } catch (error) {
+    throw explain(port, attempt, error);
+  }
+}
+
+function unchanged<T>(value: T): UpdateResult<T> {
+  return { value, changed: false, receipt: undefined };
+}
+
+function changed<T>(value: T, receipt: WriteReceipt): UpdateResult<T> {
+  return { value, changed: true, receipt };
+}
+
+function* readIfPresent(
+  port: Port,
+  { path, retryMs, signal }: WriteRequest,
+): Protocol<OwnBytes | undefined> {
+  try {
+    return yield* readWhole(port, path, {
+      maxBytes: Infinity,
+      capacity: MOST_TEXT_BYTES,
+      retryMs,
+      signal,
+    });
+  } catch (error) {
+    if (failedWith(error, "ENOENT")) return undefined;
+    throw error;
+  }
+}
+
+function isSame(one: Uint8Array, other: Uint8Array): boolean {
+  return one.length === other.length &&
+    one.every((byte, index) => byte === other[index]);
+}
+
+function checkChange(change: unknown): void {
+  if (typeof change === "function") return;
+  throw new TypeError(
+    `The update must be a function of the current content: received ${
+      describe(change)
+    }`,
+  );
+}
+
+/** It would be written as `{}`. */
+function refusePromise(operation: string, value: unknown): void {
+  const isPromise = typeof value === "object" && value !== null &&
+    "then" in value && typeof value.then === "function";
+  if (!isPromise) return;
+  throw new TypeError(
+    `The function of ${operation} must return the new content, not a promise of it: use ${
+      operation.replace(/Sync$/, "")
+    }`,
+  );
+}

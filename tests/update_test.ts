@@ -1,0 +1,220 @@
+import assert from "node:assert/strict";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import { withDefaults } from "../defaults.ts";
+import { LockTimeoutError, ParseError, SerializationError } from "../errors.ts";
+import { updateJsonAtomic, updateJsonAtomicSync } from "../json.ts";
+import { acquireLock, isLocked, withLock } from "../lock.ts";
+import { updateTextAtomic, updateTextAtomicSync } from "../text.ts";
+import { FaultPort, onPort } from "./fault_port.ts";
+import { rejection } from "./rejection.ts";
+import { inScratch } from "./scratch.ts";
+
+interface Count {
+  readonly count: number;
+}
+
+/** Both forms under one signature. */
+const FORMS = [
+  { name: "async", updateJson: updateJsonAtomic, updateText: updateTextAtomic },
+  {
+    name: "sync",
+    updateJson: <T>(
+      path: string,
+      change: (current: T) => T,
+      options: { initial: T; lock?: boolean },
+    ) =>
+      new Promise<ReturnType<typeof updateJsonAtomicSync<T>>>((resolve) =>
+        resolve(updateJsonAtomicSync(path, change, options))
+      ),
+    updateText: (
+      path: string,
+      change: (current: string) => string,
+      options: { initial: string },
+    ) =>
+      new Promise<ReturnType<typeof updateTextAtomicSync>>((resolve) =>
+        resolve(updateTextAtomicSync(path, change, options))
+      ),
+  },
+] as const;
+
+for (const form of FORMS) {
+  test(`${form.name}: an update gets what is there, or initial, and tells what it has written`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "count.json");
+      const increment = ({ count }: Count) => ({ count: count + 1 });
+      const options = { initial: { count: 0 } };
+      const first = await form.updateJson(path, increment, options);
+      assert.deepEqual(first.value, { count: 1 });
+      assert.equal(first.changed, true);
+      assert.equal(first.receipt?.created, true);
+      assert.equal(first.receipt.directorySynced, true);
+      const second = await form.updateJson(path, increment, options);
+      assert.deepEqual(second.value, { count: 2 });
+      assert.equal(second.receipt?.created, false);
+      assert.deepEqual(JSON.parse(readFileSync(path, "utf8")), { count: 2 });
+      const text = join(directory, "notes.txt");
+      const append = (current: string) => `${current}more\n`;
+      await form.updateText(text, append, { initial: "" });
+      await form.updateText(text, append, { initial: "" });
+      assert.equal(readFileSync(text, "utf8"), "more\nmore\n");
+      assert.deepEqual(readdirSync(directory), ["count.json", "notes.txt"]);
+    }));
+
+  test(`${form.name}: what is unchanged is not written, and the result says so`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      writeFileSync(path, "same\n");
+      const port = new FaultPort();
+      const result = await onPort(
+        port,
+        () => form.updateText(path, (text) => text, { initial: "" }),
+      );
+      assert.deepEqual(result, {
+        value: "same\n",
+        changed: false,
+        receipt: undefined,
+      });
+      assert.ok(!port.names.includes("rename"));
+      assert.deepEqual(readdirSync(directory), ["f"]);
+    }));
+
+  test(`${form.name}: a function that throws leaves the file and the lock as they were`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      writeFileSync(path, "1\n");
+      const reason = new RangeError("from the function");
+      const thrown = form.updateJson<number>(path, () => {
+        throw reason;
+      }, { initial: 0 });
+      assert.equal(await rejection(thrown), reason);
+      const lossy = await rejection(
+        form.updateJson<unknown>(path, () => () => {}, { initial: 0 }),
+      );
+      assert.ok(lossy instanceof SerializationError);
+      writeFileSync(path, "{");
+      const broken = await rejection(
+        form.updateJson<number>(path, (count) => count + 1, { initial: 0 }),
+      );
+      assert.ok(broken instanceof ParseError);
+      assert.equal(readFileSync(path, "utf8"), "{");
+      assert.equal(await isLocked(path), false);
+      assert.deepEqual(readdirSync(directory), ["f"]);
+    }));
+}
+
+test("a hundred updates at once all land, in the order of their calls", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "list.json");
+    await Promise.all(
+      Array.from(
+        { length: 100 },
+        (_, index) =>
+          updateJsonAtomic<number[]>(path, async (list) => {
+            await Promise.resolve();
+            return [...list, index];
+          }, { initial: [], durability: "none" }),
+      ),
+    );
+    assert.deepEqual(
+      JSON.parse(readFileSync(path, "utf8")),
+      Array.from({ length: 100 }, (_, index) => index),
+    );
+    assert.deepEqual(readdirSync(directory), ["list.json"]);
+  }));
+
+test("without initial the function gets undefined where there is no file", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const seen: unknown[] = [];
+    await updateJsonAtomic<number>(path, (current) => {
+      seen.push(current);
+      return 1;
+    });
+    updateTextAtomicSync(join(directory, "g"), (current) => {
+      seen.push(current);
+      return "x";
+    });
+    assert.deepEqual(seen, [undefined, undefined]);
+  }));
+
+test("inside withLock an update takes the held lock; one without waits for itself and says so", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    await withLock(path, async (lock) => {
+      const { value } = await updateJsonAtomic(path, (n: number) => n + 1, {
+        initial: 0,
+        lock,
+      });
+      assert.equal(value, 1);
+      const nested = await rejection(
+        updateJsonAtomic(path, (n: number) => n + 1, {
+          initial: 0,
+          lock: { timeoutMs: 5 },
+        }),
+      );
+      assert.ok(nested instanceof LockTimeoutError);
+      assert.match(nested.message, /this very realm holds it/);
+      assert.throws(
+        () => updateJsonAtomicSync(path, (n: number) => n, { initial: 0 }),
+        LockTimeoutError,
+      );
+      // Whoever wants no lock gets none.
+      await updateJsonAtomic(path, () => 7, { lock: false });
+    });
+    assert.equal(readFileSync(path, "utf8"), "7\n");
+  }));
+
+test("another realm's update is waited for", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const theirs = await onPort(new FaultPort(), () => acquireLock(path));
+    const mine = onPort(
+      new FaultPort(),
+      () => updateJsonAtomic(path, (n: number) => n + 1, { initial: 0 }),
+    );
+    await new Promise((resolve) => setTimeout(resolve, 10));
+    assert.ok(!existsSync(path));
+    await theirs.release();
+    assert.equal((await mine).value, 1);
+  }));
+
+test("what is no function, and a promise where there can be none, is a TypeError", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    await assert.rejects(
+      updateJsonAtomic(path, 5 as unknown as () => number),
+      /^TypeError: The update must be a function .*: received .*5/,
+    );
+    assert.throws(
+      () => updateJsonAtomicSync(path, () => Promise.resolve(1)),
+      /^TypeError: The function of updateJsonAtomicSync must return the new content/,
+    );
+    const wrong = { createNew: true } as unknown as { initial: number };
+    await assert.rejects(updateJsonAtomic(path, () => 1, wrong), TypeError);
+    assert.deepEqual(readdirSync(directory), []);
+  }));
+
+test("withDefaults binds updates too", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const quick = withDefaults({ durability: "none", indent: 0 });
+    const first = await quick.updateJsonAtomic(
+      path,
+      (list: number[]) => [...list, 1],
+      { initial: [] },
+    );
+    assert.equal(first.receipt?.fileSynced, false);
+    const second = quick.updateJsonAtomicSync<number[]>(
+      path,
+      (list = []) => [...list, 2],
+    );
+    assert.equal(second.receipt?.fileSynced, false);
+    assert.equal(readFileSync(path, "utf8"), "[1,2]\n");
+    await quick.updateTextAtomic(path, () => "text");
+    const same = quick.updateTextAtomicSync(path, (text) => text, {
+      initial: "",
+    });
+    assert.equal(same.changed, false);
+  }));

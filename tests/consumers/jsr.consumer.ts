@@ -142,8 +142,7 @@ test("the blocks pass as documentation tests in a folder that has the documents 
         "--doc",
         "--no-prompt",
         ...scope,
-        "README.md",
-        "recipes.md",
+        ...documents.map((path) => basename(path)),
       ],
       { cwd: folder, env },
     );

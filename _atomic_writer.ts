@@ -100,7 +100,7 @@ class Writer implements AtomicWriter {
     const receipt = underLock(
       port,
       attempt,
-      request,
+      this.#write.lockable(request),
       ({ held }) => this.#write.commit(appended, held),
     );
     this.#last = receipt.catch(() => {});

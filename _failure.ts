@@ -87,6 +87,7 @@ export function explain(
 const REFUSALS: Readonly<Record<string, ErrorClass>> = {
   EEXIST: AlreadyExistsError,
   LOCK_LOST: LockLostError,
+  UNSUPPORTED_ENVIRONMENT: UnsupportedEnvironmentError,
 };
 
 function diagnose(
@@ -116,15 +117,7 @@ function diagnose(
       "a lock needs the SQLite that is built into Deno 2.2, Node 22.13 and every Bun, which this runtime lacks",
     ];
   }
-  if (syscall === "link" && attempt.access === "lock") {
-    if (NO_HARD_LINKS.includes(code)) {
-      return [
-        UnsupportedEnvironmentError,
-        "UNSUPPORTED_ENVIRONMENT",
-        `a lock needs hard links, which the file system does not make (${code})`,
-      ];
-    }
-  } else if (syscall === "link") {
+  if (syscall === "link") {
     if (code === "EEXIST") {
       return [
         AlreadyExistsError,

@@ -10,6 +10,7 @@ import { runAsync, runInline, runSync } from "./_drive.ts";
 import { type Attempt, explain } from "./_failure.ts";
 import {
   acquire,
+  type Candidate,
   candidates,
   type HeldLock,
   type LockPlace,
@@ -21,7 +22,7 @@ import {
 import { type Turn, turn, turnAtOnce } from "./_lock_queue.ts";
 import type { Lock } from "./_options.ts";
 import { directoryOf } from "./_path.ts";
-import type { Protocol } from "./_protocol.ts";
+import { type Protocol, SystemCallError } from "./_protocol.ts";
 import type { Port } from "./_runtime/port.ts";
 import { locateTarget, type TargetRequest } from "./_target.ts";
 
@@ -114,7 +115,7 @@ export function insistOnSync(wanted: WantedLock): FileLock {
 
 function* tellWhoHolds(wanted: WantedLock): Protocol<never> {
   const { port, place, timeoutMs } = wanted;
-  const found = yield* candidates(port, place);
+  const found = yield* knownCandidates(port, place);
   const free = turnAtOnce(port, place.path);
   free?.end();
   const names = found.map(({ pid, since }) =>
@@ -131,12 +132,24 @@ function* tellWhoHolds(wanted: WantedLock): Protocol<never> {
   );
 }
 
+/** That nobody can be named must not hide that the time is over. */
+function* knownCandidates(port: Port, place: LockPlace): Protocol<Candidate[]> {
+  try {
+    return yield* candidates(port, place);
+  } catch (error) {
+    if (error instanceof SystemCallError) return [];
+    throw error;
+  }
+}
+
 /** A lock that is held. */
 export class FileLock implements Lock {
   readonly path: string;
   readonly held: HeldLock;
   readonly #wanted: WantedLock;
   readonly #turn: Turn;
+  /** What is done under it. */
+  readonly #inFlight = new Set<Promise<unknown>>();
   #released: Promise<void> | undefined;
 
   constructor(wanted: WantedLock, held: HeldLock, turn: Turn) {
@@ -144,6 +157,33 @@ export class FileLock implements Lock {
     this.held = held;
     this.#wanted = wanted;
     this.#turn = turn;
+  }
+
+  get isReleased(): boolean {
+    return this.#released !== undefined;
+  }
+
+  /** Whether something is done under it. */
+  get isBusy(): boolean {
+    return this.#inFlight.size > 0;
+  }
+
+  /** Does something under it, which its release waits for. */
+  async during<T>(body: () => Promise<T>): Promise<T> {
+    const work = body();
+    this.#inFlight.add(work);
+    try {
+      return await work;
+    } finally {
+      this.#inFlight.delete(work);
+    }
+  }
+
+  /** Waits until nothing is done under it. */
+  async idle(): Promise<void> {
+    while (this.#inFlight.size > 0) {
+      await Promise.allSettled(this.#inFlight);
+    }
   }
 
   release(): Promise<void> {
@@ -169,6 +209,8 @@ export class FileLock implements Lock {
 
   async #release(): Promise<void> {
     const { port, attempt } = this.#wanted;
+    // A write that comes into place later would undo that of the next holder.
+    await this.idle();
     try {
       await runAsync(port, release(this.held));
     } catch (error) {

@@ -86,12 +86,28 @@ export interface HeldLock {
   readonly database: Database;
 }
 
-/** Longer than a pid, a time and a uuid can be. */
-const SUFFIX_BYTES = 80;
+/** As long as a pid, a time, a uuid and a fingerprint can be, with what joins them. */
+const SUFFIX_BYTES = 100;
+
+/** Sixteen digits that depend on every character of a name. */
+function fingerprint(name: string): string {
+  let one = 0x811c9dc5;
+  let other = 0x9e3779b9;
+  for (const unit of new TextEncoder().encode(name)) {
+    one = Math.imul(one ^ unit, 0x01000193);
+    other = Math.imul(other ^ unit, 0x85ebca6b) ^ (other >>> 13);
+  }
+  return [one, other].map((part) => (part >>> 0).toString(16).padStart(8, "0"))
+    .join("");
+}
 
 /** Where the lock of a file is. */
 export function lockPlace(host: Host, file: string): LockPlace {
-  const name = `.${cutName(nameOf(host, file), SUFFIX_BYTES)}.lock`;
+  const whole = nameOf(host, file);
+  const cut = cutName(whole, SUFFIX_BYTES);
+  // Files whose names begin alike must not share a lock.
+  const stem = cut === whole ? whole : `${cut}~${fingerprint(whole)}`;
+  const name = `.${stem}.lock`;
   return { file, path: joinPath(host, directoryOf(host, file), name) };
 }
 
@@ -198,9 +214,23 @@ function* linkedTo(from: string, to: string): Protocol<boolean> {
     return true;
   } catch (error) {
     if (failedWith(error, "ENOENT", "EEXIST")) return false;
-    throw error;
+    if (!failedWith(error, ...NO_HARD_LINKS)) throw error;
+    const status = yield* lstatIfPresent(from);
+    // Linux lets nobody link a file that he may not write to.
+    if (status !== undefined && failedWith(error, "EPERM")) {
+      throw new Refusal(
+        "EACCES",
+        `its lock file "${from}" belongs to another user (uid ${status.uid}), and may not be linked: have it removed, or give the directory's users a common group`,
+      );
+    }
+    throw new Refusal(
+      "UNSUPPORTED_ENVIRONMENT",
+      "a lock needs hard links, which the file system does not make",
+    );
   }
 }
+
+const NO_HARD_LINKS = ["EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EMLINK"];
 
 /** `undefined` where our link was taken for that of one who was killed. */
 function* openOwn(
@@ -254,8 +284,9 @@ function* waitForTransaction(
           `its lock file "${place.path}" belongs to another user (uid ${own.status.uid}), who does not let this process write to it: have it removed, or give the directory's users a common group`,
         );
       }
-      // Its file has lost its name.
-      if (failedWith(error, "SQLITE_IOERR", "SQLITE_CANTOPEN")) return "again";
+      const isLost = failedWith(error, "SQLITE_IOERR", "SQLITE_CANTOPEN") &&
+        !(yield* isCurrent(place, own));
+      if (isLost) return "again";
       if (!failedWith(error, "SQLITE_BUSY")) throw error;
     }
     if (!(yield* isCurrent(place, own))) return "again";
@@ -332,7 +363,8 @@ export function* candidates(
   const names = yield* call("readdir", directory);
   return names.flatMap((name) => {
     if (!name.startsWith(prefix)) return [];
-    const [, pid, since] = /^(\d+)\.(\d+)\.[\da-f-]{36}$/
+    // With more digits than a date has, somebody has made the name up.
+    const [, pid, since] = /^(\d+)\.(\d{1,15})\.[\da-f-]{36}$/
       .exec(name.slice(prefix.length)) ?? [];
     return pid === undefined ? [] : [{
       pid: Number(pid),

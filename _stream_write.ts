@@ -88,6 +88,11 @@ export class StreamWrite {
     return new StreamWrite(port, request, write);
   }
 
+  /** The request of a lock for its file, which was found when it began. */
+  lockable<R extends WriteRequest>(request: R): R {
+    return { ...request, path: this.#write.target.path, symlinks: "replace" };
+  }
+
   get bytes(): number {
     return this.#gatherer.bytes;
   }

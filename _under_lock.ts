@@ -11,9 +11,12 @@ import {
   FileLock,
   insistOn,
   insistOnSync,
+  TIMEOUT_MS,
   type WantedLock,
   wantLock,
 } from "./_file_lock.ts";
+import { LockTimeout } from "./_lock.ts";
+import { turn, turnAtOnce } from "./_lock_queue.ts";
 import type { Lock, LockOptions } from "./_options.ts";
 import type { Port } from "./_runtime/port.ts";
 
@@ -40,17 +43,48 @@ export async function underLock<T>(
   const { lock } = request;
   if (!wantsLock(request)) return await body(request);
   const wanted = wantedBy(port, attempt, request);
-  if (isLock(lock)) return await body(passed(request, lock, wanted));
+  if (isLock(lock)) {
+    const held = passed(lock, wanted);
+    return await held.during(() => body(under(request, wanted, held)));
+  }
   const taken = await insistOn(wanted);
   try {
-    return await body({ ...request, held: taken.held });
+    return await body(under(request, wanted, taken));
   } finally {
     // What it leaves is no lock, and the next holder removes it.
     await taken.release().catch(() => {});
   }
 }
 
-/** The same, blocking. */
+/** The same for what reads before it writes: under a lock that its caller holds, one after the other, and after what is being written. */
+export async function underLockAlone<T>(
+  port: Port,
+  attempt: Attempt,
+  request: LockableRequest,
+  body: (request: WriteRequest) => Promise<T>,
+): Promise<T> {
+  const { lock, signal } = request;
+  if (!isLock(lock)) return await underLock(port, attempt, request, body);
+  const held = passed(lock, wantedBy(port, attempt, request));
+  const { path } = held.held.own;
+  const mine = await turn(port, path, TIMEOUT_MS, signal);
+  if (mine === undefined) throw notInTime();
+  try {
+    await held.idle();
+    return await underLock(port, attempt, request, body);
+  } finally {
+    mine.end();
+  }
+}
+
+function notInTime(): LockTimeout {
+  return new LockTimeout(
+    "what is done under the same lock has not come to its end: an update cannot be made from within another's function, nor a synchronous one beside others",
+    [],
+  );
+}
+
+/** The same as {@linkcode underLock}, blocking. */
 export function underLockSync<T>(
   port: Port,
   attempt: Attempt,
@@ -60,10 +94,10 @@ export function underLockSync<T>(
   const { lock } = request;
   if (!wantsLock(request)) return body(request);
   const wanted = wantedBy(port, attempt, request);
-  if (isLock(lock)) return body(passed(request, lock, wanted));
+  if (isLock(lock)) return body(under(request, wanted, passed(lock, wanted)));
   const taken = insistOnSync(wanted);
   try {
-    return body({ ...request, held: taken.held });
+    return body(under(request, wanted, taken));
   } finally {
     try {
       taken.releaseSync();
@@ -71,6 +105,38 @@ export function underLockSync<T>(
       // As above.
     }
   }
+}
+
+/** The same as {@linkcode underLockAlone}, blocking: it cannot wait for what is done under the same lock. */
+export function underLockAloneSync<T>(
+  port: Port,
+  attempt: Attempt,
+  request: LockableRequest,
+  body: (request: WriteRequest) => T,
+): T {
+  const { lock } = request;
+  if (!isLock(lock)) return underLockSync(port, attempt, request, body);
+  const held = passed(lock, wantedBy(port, attempt, request));
+  const mine = turnAtOnce(port, held.held.own.path);
+  if (mine === undefined || held.isBusy) {
+    mine?.end();
+    throw notInTime();
+  }
+  try {
+    return underLockSync(port, attempt, request, body);
+  } finally {
+    mine.end();
+  }
+}
+
+/** The file whose lock it is, and no other that its path may lead to by now. */
+function under(
+  request: LockableRequest,
+  { place }: WantedLock,
+  { held }: FileLock,
+): WriteRequest {
+  const symlinks = request.symlinks === "reject" ? "reject" : "replace";
+  return { ...request, path: place.file, symlinks, held };
 }
 
 function wantedBy(
@@ -84,7 +150,7 @@ function wantedBy(
   return wantLock(
     port,
     attempt,
-    { ...request, signal: options.signal ?? signal },
+    { ...request, signal: eitherOf(options.signal, signal) },
     options.timeoutMs,
   );
 }
@@ -94,12 +160,17 @@ export function isLock(value: unknown): value is Lock {
   return typeof value === "object" && value !== null && "release" in value;
 }
 
-/** Fenced by the lock that the caller holds, which must be that of the file. */
-function passed(
-  request: LockableRequest,
-  lock: Lock,
-  { place }: WantedLock,
-): WriteRequest {
+function eitherOf(
+  one: AbortSignal | undefined,
+  other: AbortSignal | undefined,
+): AbortSignal | undefined {
+  return one !== undefined && other !== undefined
+    ? AbortSignal.any([one, other])
+    : one ?? other;
+}
+
+/** The lock that the caller holds, which must be that of the file. */
+function passed(lock: Lock, { place }: WantedLock): FileLock {
   if (!(lock instanceof FileLock)) {
     throw new TypeError(
       `Lock must come from acquireLock, tryAcquireLock or withLock of the same module: received ${
@@ -112,5 +183,10 @@ function passed(
       `Lock must be that of "${place.file}": received that of "${lock.path}"`,
     );
   }
-  return { ...request, held: lock.held };
+  if (lock.isReleased) {
+    throw new TypeError(
+      `Lock must be held: received that of "${lock.path}", which is released`,
+    );
+  }
+  return lock;
 }

@@ -19,7 +19,7 @@ import type {
 import { failedWith, type Protocol } from "./_protocol.ts";
 import { MOST_TEXT_BYTES, readWhole } from "./_read.ts";
 import type { Port } from "./_runtime/port.ts";
-import { underLock, underLockSync } from "./_under_lock.ts";
+import { underLockAlone, underLockAloneSync } from "./_under_lock.ts";
 import { prepare, writeHeld, writeHeldSync } from "./_write.ts";
 
 /** What an update needs to know of a format. */
@@ -49,16 +49,16 @@ export async function update<T, Options extends WriteOptions>(
     path,
     given,
   );
-  checkChange(change);
+  checkUpdate(change, request);
   try {
     const locked = { ...request, lock: request.lock ?? true };
-    return await underLock(port, attempt, locked, async (request) => {
+    return await underLockAlone(port, attempt, locked, async (request) => {
       const bytes = await runAsync(port, readIfPresent(port, request));
       const current = bytes === undefined
         ? options.initial
         : decode(bytes, options, attempt);
       // Without an initial value the overloads have undefined in T.
-      const value = await change(current as T);
+      const value = await settled(change(current as T), request.signal);
       const encoded = encode(value, options, attempt);
       if (bytes !== undefined && isSame(bytes, encoded)) {
         return unchanged(value);
@@ -84,10 +84,10 @@ export function updateSync<T, Options extends WriteOptions>(
     path,
     given,
   );
-  checkChange(change);
+  checkUpdate(change, request);
   try {
     const locked = { ...request, lock: request.lock ?? true };
-    return underLockSync(port, attempt, locked, (request) => {
+    return underLockAloneSync(port, attempt, locked, (request) => {
       const bytes = runSync(port, readIfPresent(port, request));
       const current = bytes === undefined
         ? options.initial
@@ -135,13 +135,37 @@ function isSame(one: Uint8Array, other: Uint8Array): boolean {
     one.every((byte, index) => byte === other[index]);
 }
 
-function checkChange(change: unknown): void {
-  if (typeof change === "function") return;
-  throw new TypeError(
-    `The update must be a function of the current content: received ${
-      describe(change)
-    }`,
-  );
+function checkUpdate(change: unknown, { symlinks }: WriteRequest): void {
+  if (typeof change !== "function") {
+    throw new TypeError(
+      `The update must be a function of the current content: received ${
+        describe(change)
+      }`,
+    );
+  }
+  // It would read one file, and write another.
+  if (symlinks === "replace") {
+    throw new TypeError(
+      'An update follows links, or rejects them: received symlinks: "replace"',
+    );
+  }
+}
+
+/** What the function comes to, unless the signal ends the waiting for it. */
+async function settled<T>(
+  value: T | Promise<T>,
+  signal: AbortSignal | undefined,
+): Promise<T> {
+  if (signal === undefined) return await value;
+  const { promise, reject } = Promise.withResolvers<never>();
+  const onAbort = () => reject(signal.reason);
+  signal.addEventListener("abort", onAbort, { once: true });
+  try {
+    signal.throwIfAborted();
+    return await Promise.race([value, promise]);
+  } finally {
+    signal.removeEventListener("abort", onAbort);
+  }
 }
 
 /** It would be written as `{}`. */

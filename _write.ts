@@ -151,7 +151,7 @@ export async function writeFrom<S>(
       return await underLock(
         port,
         attempt,
-        request,
+        write.lockable(request),
         ({ held }) => write.commit(Promise.resolve(), held),
       );
     } catch (error) {

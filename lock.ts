@@ -184,7 +184,8 @@ export async function withLock<T>(
   try {
     return await body(lock);
   } finally {
-    await lock.release();
+    // What it leaves is no lock; what the function did must not be hidden by it.
+    await lock.release().catch(() => {});
   }
 }
 
@@ -208,7 +209,7 @@ export async function withLock<T>(
  * ```
  */
 export async function isLocked(path: string | URL): Promise<boolean> {
-  const wanted = want("isLocked", path, { timeoutMs: 0 });
+  const wanted = want("isLocked", path, { timeoutMs: PROBE_MS });
   return await explained(wanted, isHeld(wanted));
 }
 
@@ -257,7 +258,7 @@ export function isLockedSync(path: string | URL): boolean {
  * ```
  */
 export async function inspectLock(path: string | URL): Promise<LockInfo> {
-  const wanted = want("inspectLock", path, { timeoutMs: 0 });
+  const wanted = want("inspectLock", path, { timeoutMs: PROBE_MS });
   const isLocked = await explained(wanted, isHeld(wanted));
   return await explained(
     wanted,

@@ -222,7 +222,8 @@ test("any call failing leaves neither a lock nor a file", () =>
     for (const [index, name] of calls.entries()) {
       if (name === "unlink" || name === "closeDatabase") continue;
       const failing = new FaultPort().failNth(index, "EIO");
-      await onPort(failing, () => rejection(withLock(path, () => {})));
+      // What fails once it is over is not told.
+      await onPort(failing, () => withLock(path, () => {}).catch(() => {}));
       assert.equal(await isLocked(path), false, `${index}: ${name}`);
       assert.deepEqual(readdirSync(directory), [], `${index}: ${name}`);
     }
@@ -400,7 +401,18 @@ test("what SQLite says is told in the caller's terms, or begun again", () =>
       /a lock needs hard links/,
       "UNSUPPORTED_ENVIRONMENT",
     );
-    const again = new FaultPort().fail("execute", "SQLITE_IOERR", 1);
+    await fails(
+      new FaultPort().fail("execute", "SQLITE_IOERR"),
+      /execute failed/,
+      "SQLITE_IOERR",
+    );
+    let isLost = false;
+    const again = new FaultPort().intercept(({ name }) => {
+      if (name !== "execute" || isLost) return undefined;
+      isLost = true;
+      unlinkSync(join(directory, ".f.lock"));
+      return { code: "SQLITE_IOERR" };
+    });
     assert.equal(await take(again), "held");
     // Its own name was taken for that of somebody who was killed.
     let isFirst = true;
@@ -485,3 +497,87 @@ test("a SQLite is used as it is found, and closed where it cannot be", async () 
   const wrong = sqliteCalls(() => connecting({ Map }, "Map"));
   assert.throws(() => wrong.sync.openDatabase("f"), TypeError);
 });
+
+test("a lock is freed after the writes under it, and takes no more", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const lock = await acquireLock(path);
+    const write = writeTextAtomic(path, "last", { lock });
+    await lock.release();
+    assert.equal(readFileSync(path, "utf8"), "last\n");
+    await write;
+    await assert.rejects(
+      writeTextAtomic(path, "late", { lock }),
+      /^TypeError: Lock must be held: .* which is released/,
+    );
+  }));
+
+test("files whose long names begin alike have locks of their own", () =>
+  inScratch(async (directory) => {
+    for (const length of [63, 142, 254]) {
+      const stem = join(directory, "x".repeat(length));
+      await withLock(
+        `${stem}1`,
+        () => withLock(`${stem}2`, () => {}, { timeoutMs: 1000 }),
+      );
+    }
+    assert.deepEqual(readdirSync(directory), []);
+  }));
+
+test("either signal ends the waiting of a write for its lock", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const held = await acquireLock(path);
+    for (const which of ["lock", "write"]) {
+      const controller = new AbortController();
+      const other = new AbortController();
+      const [one, two] = which === "lock"
+        ? [controller, other]
+        : [other, controller];
+      const waiting = writeTextAtomic(path, "x", {
+        lock: { signal: one.signal },
+        signal: two.signal,
+      });
+      controller.abort("enough");
+      await assert.rejects(waiting, (error) => error === "enough");
+    }
+    await held.release();
+  }));
+
+test("that a lock file stays does not hide what the function did", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const reason = new Error("from the function");
+    const failing = () => new FaultPort().fail("unlink", "EIO");
+    await onPort(failing(), async () => {
+      const thrown = withLock(path, () => Promise.reject(reason));
+      assert.equal(await rejection(thrown), reason);
+    });
+    assert.equal(await onPort(failing(), () => withLock(path, () => 1)), 1);
+    await withLock(path, () => {});
+    assert.deepEqual(readdirSync(directory), []);
+  }));
+
+test("probes do not take each other for a holder, and made-up names do not matter", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const lockFile = join(directory, ".f.lock");
+    writeFileSync(lockFile, "");
+    const probes = Array.from({ length: 5 }, () => isLocked(path));
+    assert.deepEqual(await Promise.all(probes), probes.map(() => false));
+    const lock = await acquireLock(path);
+    const made = `${lockFile}.1.99999999999999999999.${crypto.randomUUID()}`;
+    writeFileSync(made, "");
+    const error = await rejection(acquireLock(path, { timeoutMs: 1 }));
+    assert.ok(error instanceof LockTimeoutError, String(error));
+    assert.equal(error.candidates.length, 1);
+    await lock.release();
+    const unreadable = new FaultPort().fail("readdir", "EACCES");
+    const held = await acquireLock(path);
+    const blind = await onPort(
+      unreadable,
+      () => rejection(acquireLock(path, { timeoutMs: 1 })),
+    );
+    assert.ok(blind instanceof LockTimeoutError);
+    await held.release();
+  }));

@@ -1,10 +1,21 @@
 import assert from "node:assert/strict";
-import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { withDefaults } from "../defaults.ts";
 import { LockTimeoutError, ParseError, SerializationError } from "../errors.ts";
-import { updateJsonAtomic, updateJsonAtomicSync } from "../json.ts";
+import {
+  updateJsonAtomic,
+  updateJsonAtomicSync,
+  writeJsonAtomic,
+} from "../json.ts";
 import { acquireLock, isLocked, withLock } from "../lock.ts";
 import { updateTextAtomic, updateTextAtomicSync } from "../text.ts";
 import { FaultPort, onPort } from "./fault_port.ts";
@@ -217,4 +228,75 @@ test("withDefaults binds updates too", () =>
       initial: "",
     });
     assert.equal(same.changed, false);
+  }));
+
+test("updates that are handed one lock exclude each other, and wait for what is written under it", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const turn = () => new Promise((resolve) => setTimeout(resolve, 0));
+    await withLock(path, async (lock) => {
+      const increment = async (count: number) => {
+        await turn();
+        return count + 1;
+      };
+      const options = { initial: 0, lock };
+      await Promise.all(
+        Array.from(
+          { length: 10 },
+          () => updateJsonAtomic(path, increment, options),
+        ),
+      );
+      const written = writeJsonAtomic(path, 100, { lock });
+      const { value } = await updateJsonAtomic(path, increment, options);
+      assert.equal(value, 101);
+      await written;
+      const slow = updateJsonAtomic(path, increment, options);
+      assert.throws(
+        () => updateJsonAtomicSync(path, (n: number) => n, options),
+        /what is done under the same lock/,
+      );
+      await slow;
+      updateJsonAtomicSync(path, (count: number) => count + 1, options);
+    });
+    assert.equal(readFileSync(path, "utf8"), "103\n");
+  }));
+
+test("an update reads and writes the file whose lock it has, where its link is turned meanwhile", () =>
+  inScratch(async (directory) => {
+    const link = join(directory, "link");
+    const [one, other] = [join(directory, "one"), join(directory, "other")];
+    for (const path of [one, other]) writeFileSync(path, "0\n");
+    symlinkSync(one, link);
+    const theirs = await acquireLock(one);
+    const increment = () =>
+      updateJsonAtomic(link, (count: number) => count + 1, { initial: 0 });
+    const first = increment();
+    unlinkSync(link);
+    symlinkSync(other, link);
+    const second = increment();
+    await theirs.release();
+    await Promise.all([first, second]);
+    assert.equal(readFileSync(one, "utf8"), "1\n");
+    assert.equal(readFileSync(other, "utf8"), "1\n");
+    await assert.rejects(
+      updateJsonAtomic(link, () => 1, { symlinks: "replace" }),
+      TypeError,
+    );
+  }));
+
+test("a function that hangs is left where the signal is aborted, and the lock is free", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const controller = new AbortController();
+    const { signal } = controller;
+    const hanging = updateTextAtomic(path, () => {
+      setTimeout(() => controller.abort("enough"), 0);
+      return new Promise<string>(() => {});
+    }, { signal });
+    await assert.rejects(hanging, (error) => error === "enough");
+    assert.equal(await isLocked(path), false);
+    const done = await updateTextAtomic(path, () => "x", {
+      signal: new AbortController().signal,
+    });
+    assert.equal(done.changed, true);
   }));

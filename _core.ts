@@ -51,14 +51,12 @@ import {
   failedWith,
   type Protocol,
   Refusal,
-  sameFailure,
-  syncDirectory,
   SystemCallError,
 } from "./_protocol.ts";
 import { retrying } from "./_retry.ts";
 import { NOT_CAPABLE, type OpenFile, type Port } from "./_runtime/port.ts";
 import { isPlanted } from "./_sticky.ts";
-import { lastSyncFailure, noteSyncFailure } from "./_sync_failures.ts";
+import { lastSyncFailure, syncSince } from "./_sync_failures.ts";
 import { lstatIfPresent, type Target, type TargetRequest } from "./_target.ts";
 import {
   createTemporary,
@@ -253,7 +251,10 @@ export function* commit(
 export function* confirm(write: StagedWrite): Protocol<WriteReceipt> {
   const { port, request, target, directory } = write;
   if (directory !== undefined) {
-    yield* afterCommit(syncCommitted(write, directory));
+    const { syncFailure } = write;
+    yield* afterCommit(
+      syncSince(port, directory, target.directory, syncFailure),
+    );
     write.directory = undefined;
     yield* afterCommit(call("close", directory));
     // Once more: another task may have removed and made them meanwhile.
@@ -268,23 +269,6 @@ export function* confirm(write: StagedWrite): Protocol<WriteReceipt> {
     superseded: false,
     notPreserved: write.notPreserved,
   };
-}
-
-/** A success counts only where no sync has failed since the commit, not even somebody else's. */
-function* syncCommitted(
-  { port, target, syncFailure }: StagedWrite,
-  handle: OpenFile,
-): Protocol<void> {
-  const { directory } = target;
-  try {
-    yield* syncDirectory(handle, directory);
-  } catch (error) {
-    if (!(error instanceof SystemCallError)) throw error;
-    noteSyncFailure(port, directory, error);
-    throw error;
-  }
-  const since = lastSyncFailure(port, directory);
-  if (since !== undefined && since !== syncFailure) throw sameFailure(since);
 }
 
 /**

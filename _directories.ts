@@ -14,12 +14,10 @@ import {
   failedWith,
   type Protocol,
   Refusal,
-  sameFailure,
-  syncDirectory,
   SystemCallError,
 } from "./_protocol.ts";
 import { retrying } from "./_retry.ts";
-import { lastSyncFailure, noteSyncFailure } from "./_sync_failures.ts";
+import { lastSyncFailure, syncSince } from "./_sync_failures.ts";
 import { type Host, NOT_CAPABLE, type OpenFile } from "./_runtime/port.ts";
 
 /** What this needs to know of a write. */
@@ -231,24 +229,13 @@ function* makeDirectory(
 }
 
 /** Syncs the parent of a directory that was made. */
-function* syncPlace(
+function syncPlace(
   host: Host,
   path: string,
   parent: OpenFile,
   mark: Mark,
 ): Protocol<void> {
-  const above = directoryOf(host, path);
-  try {
-    yield* syncDirectory(parent, above);
-  } catch (error) {
-    if (!(error instanceof SystemCallError)) throw error;
-    noteSyncFailure(host, above, error);
-    throw error;
-  }
-  const since = lastSyncFailure(host, above);
-  if (since !== undefined && since !== mark.syncFailure) {
-    throw sameFailure(since);
-  }
+  return syncSince(host, parent, directoryOf(host, path), mark.syncFailure);
 }
 
 /** Makes what this realm made of the way to `directory` as durable as a write with full durability is. */

@@ -7,8 +7,13 @@
  * @module
  */
 
-import type { SystemCallError } from "./_protocol.ts";
-import type { Host } from "./_runtime/port.ts";
+import {
+  type Protocol,
+  sameFailure,
+  syncDirectory,
+  SystemCallError,
+} from "./_protocol.ts";
+import type { Host, OpenFile } from "./_runtime/port.ts";
 
 const failuresByHost = new WeakMap<Host, Map<string, SystemCallError>>();
 
@@ -20,8 +25,29 @@ export function lastSyncFailure(
   return failuresByHost.get(host)?.get(directory);
 }
 
-/** Remembers that a sync of a directory has failed. */
-export function noteSyncFailure(
+/**
+ * Syncs a directory for what was changed in it when `before` was its last failed
+ * sync. A success counts only where none has failed since, not even somebody
+ * else's.
+ */
+export function* syncSince(
+  host: Host,
+  handle: OpenFile,
+  directory: string,
+  before: SystemCallError | undefined,
+): Protocol<void> {
+  try {
+    yield* syncDirectory(handle, directory);
+  } catch (error) {
+    if (!(error instanceof SystemCallError)) throw error;
+    note(host, directory, error);
+    throw error;
+  }
+  const since = lastSyncFailure(host, directory);
+  if (since !== undefined && since !== before) throw sameFailure(since);
+}
+
+function note(
   host: Host,
   directory: string,
   failure: SystemCallError,

@@ -54,7 +54,7 @@ const CONTROLS: readonly Control[] = [
     breaks: "the directory is not synced",
     file: "_core.ts",
     edits: [[
-      "yield* afterCommit(syncCommitted(write, directory));",
+      "    yield* afterCommit(\n      syncSince(port, directory, target.directory, syncFailure),\n    );\n",
       "",
     ]],
     testFile: "protocol_test.ts",
@@ -204,7 +204,10 @@ const CONTROLS: readonly Control[] = [
   {
     breaks: "the parents of new directories are not synced",
     file: "_directories.ts",
-    edits: [["    yield* syncDirectory(parent, above);\n", ""]],
+    edits: [[
+      "return syncSince(host, parent, directoryOf(host, path), mark.syncFailure);",
+      "return (function* () {})();",
+    ]],
     testFile: "directories_test.ts",
     testName:
       "sync: missing parents are made outermost first, each one's parent synced before the commit",

@@ -59,7 +59,8 @@ const CONTROLS: readonly Control[] = [
     breaks: "the directory is not synced",
     edits: [{
       file: "_core.ts",
-      find: "    yield* afterCommit(syncCommitted(write, directory));\n",
+      find:
+        "    yield* afterCommit(\n      syncSince(port, directory, target.directory, syncFailure),\n    );\n",
       replace: "",
     }],
     exploration: CRASHES,
@@ -69,8 +70,9 @@ const CONTROLS: readonly Control[] = [
     breaks: "the parents of new directories are not synced",
     edits: [{
       file: "_directories.ts",
-      find: "    yield* syncDirectory(parent, above);\n",
-      replace: "",
+      find:
+        "return syncSince(host, parent, directoryOf(host, path), mark.syncFailure);",
+      replace: "return (function* () {})();",
     }],
     exploration: CRASHES,
     finds: /\/d\/a\/b\/f has resolved, but after a crash it is absent/,
@@ -136,8 +138,8 @@ const CONTROLS: readonly Control[] = [
   {
     breaks: "a failed sync of the directory is tried again",
     edits: [{
-      file: "_core.ts",
-      find: "    noteSyncFailure(port, directory, error);\n    throw error;\n",
+      file: "_sync_failures.ts",
+      find: "    note(host, directory, error);\n    throw error;\n",
       replace: "    yield* syncDirectory(handle, directory);\n",
     }],
     exploration: FAULTS,
@@ -146,8 +148,8 @@ const CONTROLS: readonly Control[] = [
   {
     breaks: "a sync of the directory counts although another's has failed",
     edits: [{
-      file: "_core.ts",
-      find: "if (since !== undefined && since !== syncFailure) throw",
+      file: "_sync_failures.ts",
+      find: "if (since !== undefined && since !== before) throw",
       replace: "if (since !== undefined && since === null) throw",
     }],
     exploration: "realm: two files in one directory, and a call fails",
@@ -156,9 +158,9 @@ const CONTROLS: readonly Control[] = [
   {
     breaks: "a sync of a parent counts although another's has failed",
     edits: [{
-      file: "_directories.ts",
-      find: "if (since !== undefined && since !== mark.syncFailure) {",
-      replace: "if (since !== undefined && since === null) {",
+      file: "_sync_failures.ts",
+      find: "if (since !== undefined && since !== before) throw",
+      replace: "if (since !== undefined && since === null) throw",
     }],
     exploration: "realm: two files in a directory that is missing, and a call",
     finds: /has resolved, but after a crash it is absent/,
@@ -324,6 +326,16 @@ const CONTROLS: readonly Control[] = [
     finds: /committed is unknown for no reason/,
   },
   {
+    breaks: "a full disk is an error like any other",
+    edits: [{
+      file: "_failure.ts",
+      find: "  ENOSPC: [NoSpaceError, FULL],",
+      replace: "  ENOSPC: [AtomicError, FULL],",
+    }],
+    exploration: FAULTS,
+    finds: /ENOSPC should be a NoSpaceError, and is a AtomicError/,
+  },
+  {
     breaks: "createNew removes its temporary name once more",
     edits: [{
       file: "_core.ts",
@@ -378,9 +390,10 @@ const CONTROLS: readonly Control[] = [
     breaks: "the superseded resolve before the newest is durable",
     edits: [{
       file: "_core.ts",
-      find: "    yield* afterCommit(syncCommitted(write, directory));\n",
+      find:
+        "    yield* afterCommit(\n      syncSince(port, directory, target.directory, syncFailure),\n    );\n",
       replace:
-        "    if (!target.absent) yield* afterCommit(syncCommitted(write, directory));\n",
+        "    if (!target.absent) yield* afterCommit(syncSince(port, directory, target.directory, syncFailure));\n",
     }],
     exploration: "realm: createNew before another write",
     finds: /has resolved, but after a crash it is/,

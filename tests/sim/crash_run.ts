@@ -289,9 +289,19 @@ function kept(
     : old;
 }
 
-/** Codes that say the same as the one that was injected. */
-const CODE_OF: Readonly<Record<string, string>> = {
-  NotCapable: "PERMISSION_SCOPE",
+/** Which class tells a failure before the commit; others are an AtomicError. */
+function classOf({ code, syscall }: AtomicError): string {
+  if (code === "EBUSY" && syscall === "rename") return "TargetBusyError";
+  return CLASSES[code] ?? "AtomicError";
+}
+
+const CLASSES: Readonly<Record<string, string>> = {
+  EDQUOT: "NoSpaceError",
+  EEXIST: "AlreadyExistsError",
+  ENOENT: "NotFoundError",
+  ENOSPC: "NoSpaceError",
+  EXDEV: "CrossDeviceError",
+  UNSUPPORTED_ENVIRONMENT: "UnsupportedEnvironmentError",
 };
 
 function checkOutcome(
@@ -337,7 +347,7 @@ function checkOutcome(
     throw new Violation(`no AtomicError: ${told(settled)}`);
   }
   const { code, committed } = error;
-  const codes = injected.map(({ code }) => CODE_OF[code] ?? code);
+  const codes = injected.map(({ code }) => code);
   if (injected.length === 0) {
     const isRefusal = "code" in expectation && expectation.code === code;
     if (!isRefusal) throw new Violation(`it should resolve: ${error}`);
@@ -362,6 +372,12 @@ function checkOutcome(
     (code === "EIO" || injected.some(({ call: { name } }) => name === "lstat"));
   if (committed === "unknown" && !isAmbiguous) {
     throw new Violation(`committed is unknown for no reason: ${error}`);
+  }
+  const expectedClass = classOf(error);
+  if (committed !== true && error.name !== expectedClass) {
+    throw new Violation(
+      `${code} should be a ${expectedClass}, and is a ${error.name}`,
+    );
   }
   if (committed === true && !(error instanceof DurabilityError)) {
     throw new Violation(`a failure after the commit is no ${error.name}`);

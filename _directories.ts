@@ -14,7 +14,7 @@ import {
   failedWith,
   type Protocol,
   Refusal,
-  SystemCallError,
+  type SystemCallError,
 } from "./_protocol.ts";
 import { retrying } from "./_retry.ts";
 import { lastSyncFailure, syncSince } from "./_sync_failures.ts";

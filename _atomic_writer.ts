@@ -7,7 +7,7 @@
 import { explain } from "./_failure.ts";
 import type { WriteReceipt } from "./_options.ts";
 import { ProgressCount, StreamWrite } from "./_stream_write.ts";
-import { underLock } from "./_under_lock.ts";
+import { checkLock, underLock } from "./_under_lock.ts";
 import type { SourceWrite } from "./_write.ts";
 
 /** A file that is written part by part. Made by `openAtomicWriter`. */
@@ -38,6 +38,7 @@ export async function openWriter(
 ): Promise<AtomicWriter> {
   const { port, attempt, request } = prepared;
   try {
+    checkLock(port, attempt, request);
     const write = await StreamWrite.begin(port, request);
     return new Writer(prepared, write);
   } catch (error) {
@@ -107,10 +108,10 @@ class Writer implements AtomicWriter {
     try {
       return await receipt;
     } catch (error) {
-      // Of a lock that was not to be had.
-      await appended.catch(() => {});
-      await this.#write.discard(error);
-      throw this.#explained(error);
+      // Else a lock that was not to be had would hide that a chunk has failed.
+      const first = await appended.then(() => error, (failure) => failure);
+      await this.#write.discard(first);
+      throw this.#explained(first);
     }
   }
 

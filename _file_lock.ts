@@ -104,16 +104,20 @@ function* takeKernelLock(
 
 /** Waits for the lock, or tells who may hold it. */
 export async function insistOn(wanted: WantedLock): Promise<FileLock> {
+  const { port } = wanted;
+  const begun = port.now();
   return await tryFor(wanted) ??
-    await runAsync(wanted.port, tellWhoHolds(wanted));
+    await runAsync(port, tellWhoHolds(wanted, begun));
 }
 
 /** The same, blocking. */
 export function insistOnSync(wanted: WantedLock): FileLock {
-  return tryForSync(wanted) ?? runSync(wanted.port, tellWhoHolds(wanted));
+  const { port } = wanted;
+  const begun = port.now();
+  return tryForSync(wanted) ?? runSync(port, tellWhoHolds(wanted, begun));
 }
 
-function* tellWhoHolds(wanted: WantedLock): Protocol<never> {
+function* tellWhoHolds(wanted: WantedLock, begun: number): Protocol<never> {
   const { port, place, timeoutMs } = wanted;
   const found = yield* knownCandidates(port, place);
   const free = turnAtOnce(port, place.path);
@@ -126,10 +130,9 @@ function* tellWhoHolds(wanted: WantedLock): Protocol<never> {
     : names.length === 0
     ? "who holds it could not be found out"
     : `it is held by one of: ${names.join(", ")}`;
-  throw new LockTimeout(
-    `its lock was not to be had within ${timeoutMs} ms; ${who}`,
-    found,
-  );
+  const isWaited = port.now() - begun >= timeoutMs;
+  const how = isWaited ? `within ${timeoutMs} ms` : "at once";
+  throw new LockTimeout(`its lock was not to be had ${how}; ${who}`, found);
 }
 
 /** That nobody can be named must not hide that the time is over. */

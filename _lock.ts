@@ -39,6 +39,7 @@ import {
   inlineCall,
   type Protocol,
   Refusal,
+  SystemCallError,
 } from "./_protocol.ts";
 import { retrying } from "./_retry.ts";
 import type { Database, FileStatus, Host, Port } from "./_runtime/port.ts";
@@ -243,7 +244,7 @@ function* openOwn(
     return yield* retrying(
       host,
       patience,
-      () => inlineCall("openDatabase", own.path),
+      () => openDatabase(host, own.path),
     );
   } catch (error) {
     // Bun does not make what is missing.
@@ -251,6 +252,28 @@ function* openOwn(
       !(yield* isCurrent(place, own));
     if (isGone) return undefined;
     throw error;
+  }
+}
+
+function* openDatabase(host: Host, path: string): Protocol<Database> {
+  try {
+    return yield* inlineCall("openDatabase", path);
+  } catch (error) {
+    // It does not say that no descriptor was free. Another file does; closing
+    // one of the lock file would free it for who holds it in this process.
+    if (failedWith(error, "SQLITE_CANTOPEN")) {
+      yield* throwIfNoDescriptor(directoryOf(host, path));
+    }
+    throw error;
+  }
+}
+
+function* throwIfNoDescriptor(directory: string): Protocol<void> {
+  try {
+    yield* call("close", yield* call("open", directory));
+  } catch (error) {
+    if (failedWith(error, "EMFILE", "ENFILE")) throw error;
+    if (!(error instanceof SystemCallError)) throw error;
   }
 }
 

@@ -155,6 +155,16 @@ function wantedBy(
   );
 }
 
+/** Throws where a lock is passed that is not the one of the file. */
+export function checkLock(
+  port: Port,
+  attempt: Attempt,
+  request: LockableRequest,
+): void {
+  if (!isLock(request.lock)) return;
+  passed(request.lock, wantedBy(port, attempt, request));
+}
+
 /** Whether it is a lock, ours or not, and no options for one. */
 export function isLock(value: unknown): value is Lock {
   return typeof value === "object" && value !== null && "release" in value;

@@ -37,6 +37,7 @@ import { inSlot } from "./_slots.ts";
 import { type Chunks, chunksOf, type Source } from "./_source.ts";
 import { Gatherer, ProgressCount, StreamWrite } from "./_stream_write.ts";
 import {
+  checkLock,
   type LockableRequest,
   underLock,
   underLockSync,
@@ -131,7 +132,7 @@ export async function writeFrom<S>(
 ): Promise<WriteReceipt> {
   const chunks = chunksOf(source, request.signal);
   try {
-    const write = await beginFor(chunks, port, request);
+    const write = await beginFor(chunks, port, attempt, request);
     const progress = new ProgressCount(onProgress);
     try {
       for await (const chunk of chunks) {
@@ -168,9 +169,11 @@ export async function writeFrom<S>(
 async function beginFor(
   chunks: Chunks<unknown>,
   port: Port,
-  request: WriteRequest,
+  attempt: Attempt,
+  request: LockableRequest,
 ): Promise<StreamWrite> {
   try {
+    checkLock(port, attempt, request);
     return await StreamWrite.begin(port, request);
   } catch (error) {
     chunks.leave();

@@ -346,6 +346,61 @@ test("streams and writers take the lock for their commit, and leave nothing wher
     assert.deepEqual(readdirSync(directory), ["f"]);
   }));
 
+test("a chunk that failed is told before a lock that was not to be had", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    await onPort(
+      new FaultPort(),
+      () =>
+        withLock(path, () =>
+          onPort(new FaultPort(), async () => {
+            const lock = { timeoutMs: 5 };
+            const writer = await openAtomicWriter(path, { lock });
+            const chunk = writer.write("no bytes" as unknown as Uint8Array);
+            chunk.catch(() => {});
+            await assert.rejects(writer.commit(), TypeError);
+          })),
+    );
+    assert.deepEqual(readdirSync(directory), []);
+  }));
+
+test("a lock of another file is refused before the source is asked for anything", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    let isAsked = false;
+    function* source() {
+      isAsked = true;
+      yield "x";
+    }
+    await withLock(join(directory, "g"), async (lock) => {
+      await assert.rejects(
+        writeTextAtomic(path, source(), { lock }),
+        TypeError,
+      );
+      await assert.rejects(openAtomicWriter(path, { lock }), TypeError);
+    });
+    assert.equal(isAsked, false);
+    assert.deepEqual(readdirSync(directory), []);
+  }));
+
+test("a database that cannot be opened for want of a descriptor is opened once there is one", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    let isFull = true;
+    const port = new FaultPort().intercept(({ name, args: [opened] }) => {
+      if (!isFull) return undefined;
+      if (name === "openDatabase") return { code: "SQLITE_CANTOPEN" };
+      if (name !== "open" || opened !== directory) return undefined;
+      isFull = false;
+      return { code: "EMFILE" };
+    });
+    assert.equal(
+      await onPort(port, () => withLock(path, () => "held")),
+      "held",
+    );
+    assert.deepEqual(readdirSync(directory), []);
+  }));
+
 test("the sync twins try once, and tell who holds it", () =>
   inScratch(async (directory) => {
     const path = join(directory, "f");

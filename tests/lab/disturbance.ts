@@ -10,7 +10,7 @@ import { testimonyOf } from "./witness.ts";
 
 /** Programs that contend for a lock. */
 export interface Contention {
-  /** By the numbers of the holders that they have; one program may have many. */
+  /** By the numbers of the holders, of which each has a hundred. */
   readonly programs: readonly (readonly [number, Program])[];
   readonly witness: string;
   /** A program is stopped for so long, at most. */
@@ -22,6 +22,9 @@ export interface Disturbance {
   /** Of the stops, how many met a holder, and kept it from freeing the lock. */
   readonly holdersStopped: number;
 }
+
+/** In which they all run. */
+const LONGEST_PAUSE_MS = 60;
 
 /** Stops one of them after the other, in turn the holder and any, until all have ended. */
 export async function disturb(
@@ -35,7 +38,7 @@ export async function disturb(
   while (!hasEnded) {
     const holder = stops % 3 === 0 ? 0 : awaitHolder(programs, witness);
     const random = Math.floor(Math.random() * programs.length);
-    const [, program] = programs.find(([id]) => id === holder) ??
+    const [, program] = programs.find(([first]) => isOf(first, holder)) ??
       programs[random] ?? [];
     program?.signal("SIGSTOP");
     stops++;
@@ -45,10 +48,14 @@ export async function disturb(
     if (isHeld) holdersStopped++;
     await setTimeout(isHeld ? stopMs : Math.random() * stopMs / 4);
     program?.signal("SIGCONT");
-    await setTimeout(Math.random() * stopMs / 4);
+    await setTimeout(Math.random() * LONGEST_PAUSE_MS);
   }
   await ended;
   return { stops, holdersStopped };
+}
+
+function isOf(first: number, holder: number): boolean {
+  return holder >= first && holder < first + 100;
 }
 
 /** Who of them holds it, without giving him the time to leave; zero if nobody has come. */
@@ -59,7 +66,7 @@ function awaitHolder(
   const end = Date.now() + 10;
   while (Date.now() < end) {
     const [holder] = testimonyOf(witness);
-    if (programs.some(([id]) => id === holder)) return holder;
+    if (programs.some(([first]) => isOf(first, holder))) return holder;
   }
   return 0;
 }

@@ -6,7 +6,16 @@
  */
 
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { setTimeout } from "node:timers/promises";
@@ -15,7 +24,8 @@ import { STALE_MS } from "./aged_lock.ts";
 import { disturb, type Disturbance } from "./disturbance.ts";
 import { Program } from "./program.ts";
 import { inLab } from "./run.ts";
-import { cachesIn, RUNTIMES } from "./runtimes.ts";
+import { BUN, cachesIn, DENO, NODE_24, RUNTIMES } from "./runtimes.ts";
+import { testimonyOf } from "./witness.ts";
 
 /** One that every holder knows of, or one that is broken at some age. */
 type LockKind = "kernel" | "aged";
@@ -57,8 +67,9 @@ function countUp(
     const env = cachesIn(join(outside, "deno"));
     let id = 0;
     const start = (times: number) => {
-      const args = [kind, path, witness, String(++id), String(times)];
-      const { command } = runtimeOf(id);
+      id += 100;
+      const args = [kind, path, witness, String(id), String(times)];
+      const { command } = runtimeOf(id / 100);
       return [
         id,
         new Program(command(directory, "./taker.ts", ...args), env),
@@ -139,3 +150,301 @@ test("control: under a lock file that is broken at some age, increments are lost
   }
   assert.fail("The lab does not see that this lock is none");
 });
+
+/** The more of a kind, the less it costs to start one. */
+const VICTIMS = Array.from({ length: 1000 }, (_, index) => ({
+  id: index + 1,
+  runtime: index % 10 < 1 ? NODE_24 : index % 10 < 5 ? DENO : BUN,
+}));
+
+/** How many of them start, wait or are killed at once. */
+const LANES = 4;
+
+/** The files that it has open: not the sockets and queues, which a runtime makes as it pleases. */
+function openFilesOf({ pid }: Program): string[] {
+  const directory = `/proc/${pid}/fd`;
+  return readdirSync(directory)
+    .map((name) => readlinkSync(join(directory, name)))
+    .filter((target) => target.startsWith("/"))
+    .toSorted();
+}
+
+test("a thousand holders are killed: after each the next one gets the lock, and no file or descriptor is left", (t) =>
+  inLab(async ({ directory, outside }) => {
+    const locked = join(directory, "locked");
+    mkdirSync(locked);
+    const path = join(locked, "f");
+    const witness = join(directory, "witness");
+    writeFileSync(witness, new Uint8Array(8));
+    const go = join(directory, "go");
+    const env = cachesIn(join(outside, "deno"));
+    const waiters: Program[] = [];
+    for (const [index, { command }] of RUNTIMES.entries()) {
+      const args = [path, witness, String(10_000 + index), go];
+      const waiter = new Program(
+        command(directory, "./waiter.ts", ...args),
+        env,
+      );
+      await waiter.printed(/ready/);
+      waiters.push(waiter);
+    }
+    const before = waiters.map(openFilesOf);
+    writeFileSync(go, "");
+    const heirs: Program[] = [];
+    const queue = [...VICTIMS];
+    const killAll = async () => {
+      for (;;) {
+        const { runtime, id } = queue.pop() ?? {};
+        if (runtime === undefined) return;
+        const args = [path, witness, String(id)];
+        const victim = new Program(
+          runtime.command(directory, "./victim.ts", ...args),
+          env,
+        );
+        const held = await victim.printed(/after \d+\n/);
+        assert.ok(held !== null, victim.stderr);
+        victim.signal("SIGKILL");
+        await victim.ended;
+        heirs.push(victim);
+      }
+    };
+    await Promise.all(Array.from({ length: LANES }, killAll));
+    rmSync(go);
+    for (const waiter of waiters) await waiter.printed(/taken \d+\n/);
+    const after = waiters.map(openFilesOf);
+    let last = 0;
+    await withLock(path, () => [last] = testimonyOf(witness));
+    assert.deepEqual(readdirSync(locked), []);
+    const found = [...waiters, ...heirs]
+      .flatMap((program) => matches(program, /^after (\d+)$/gm))
+      .concat(last)
+      .filter((id) => id !== 0);
+    const taken = waiters.flatMap((waiter) =>
+      matches(waiter, /^taken (\d+)$/gm)
+    );
+    t.diagnostic(
+      `${heirs.length} killed, ${found.length} locks inherited; by those that wait ${taken} taken, ${
+        waiters.map((waiter) => matches(waiter, /^after (\d+)$/gm).length)
+      } of them inherited; ${before.flat().length} files open before, ${after.flat().length} after`,
+    );
+    // Each was found by one, and so by the next: none was there beside another.
+    assert.deepEqual(
+      found.toSorted((one, other) => one - other),
+      VICTIMS.map(({ id }) => id),
+    );
+    for (const waiter of waiters) {
+      assert.doesNotMatch(waiter.stdout, /not alone/);
+      waiter.signal("SIGKILL");
+      await waiter.ended;
+    }
+    assert.deepEqual(after, before);
+  }));
+
+/** Processes that take one lock in a loop, by themselves or in threads. */
+interface Crowd {
+  readonly processes: number;
+  /** None: the process itself. */
+  readonly threads: number;
+  /** How often each of them takes it. */
+  readonly times: number;
+}
+
+interface Stressed extends Disturbance {
+  /** By the sum of what each has counted. */
+  readonly taken: number;
+  /** By the witness, whose count nobody protects but the lock. */
+  readonly witnessed: number;
+  /** How often somebody else was there. */
+  readonly disturbed: number;
+}
+
+/** Takes one lock in many processes or threads, which are stopped while they hold it. */
+function stress(
+  kind: LockKind,
+  { processes, threads, times }: Crowd,
+): Promise<Stressed> {
+  return inLab(async ({ directory, outside }) => {
+    const path = join(directory, "f");
+    const witness = join(directory, "witness");
+    writeFileSync(witness, new Uint8Array(8));
+    const env = cachesIn(join(outside, "deno"));
+    const programs = Array.from({ length: processes }, (_, index) => {
+      const ids = 100 * (index + 1);
+      const args = [kind, path, witness, ids, times, threads].map(String);
+      const { command } = runtimeOf(index);
+      return [
+        ids,
+        new Program(command(directory, "./stress.ts", ...args), env),
+      ] as const;
+    });
+    const stopMs = kind === "aged" ? 2 * STALE_MS : 20;
+    const disturbance = await disturb({ programs, witness, stopMs });
+    let taken = 0;
+    let disturbed = 0;
+    for (const [, program] of programs) {
+      assert.equal(await program.ended, 0, program.stderr);
+      const all = matches(program, /^(\d+) taken/gm);
+      assert.deepEqual(all, Array(threads || 1).fill(times));
+      taken += (threads || 1) * times;
+      disturbed += matches(program, /(\d+) disturbed/g)
+        .reduce((sum, one) => sum + one, 0);
+    }
+    const [, witnessed] = testimonyOf(witness);
+    if (kind === "kernel") {
+      assert.deepEqual(readdirSync(directory), ["witness"]);
+    }
+    return { ...disturbance, taken, witnessed, disturbed };
+  });
+}
+
+const CROWDS: readonly (Crowd & { readonly name: string })[] = [
+  { name: "twelve processes", processes: 12, threads: 0, times: 3000 },
+  {
+    name: "four threads of a process on each runtime",
+    processes: 3,
+    threads: 4,
+    times: 1200,
+  },
+];
+
+for (const { name, ...crowd } of CROWDS) {
+  test(`${name} take one lock in a tight loop, and are stopped: there is one holder at a time`, async (t) => {
+    const start = performance.now();
+    const stressed = await stress("kernel", crowd);
+    const { taken, witnessed, disturbed, holdersStopped } = stressed;
+    const perSecond = Math.round(1000 * taken / (performance.now() - start));
+    t.diagnostic(`${told(stressed)}, ${perSecond} a second`);
+    assert.equal(disturbed, 0);
+    assert.equal(witnessed, taken);
+    assert.ok(holdersStopped > 0);
+  });
+
+  test(`control: ${name} have a lock file that is broken at some age twice`, async (t) => {
+    for (let run = 0; run < 5; run++) {
+      const stressed = await stress("aged", { ...crowd, times: 200 });
+      t.diagnostic(told(stressed));
+      const { taken, witnessed, disturbed } = stressed;
+      if (disturbed > 0 && taken !== witnessed) return;
+    }
+    assert.fail("The lab does not see that this lock is none");
+  });
+}
+
+const ROOT = 0;
+/** Of nobody who has an account here, and of no common group. */
+const STRANGERS = [54_321, 54_322] as const;
+
+/** Runs a command as a user whose files have all the modes that the mask leaves. */
+function asUser(
+  uid: number,
+  umask: string,
+  command: readonly string[],
+): string[] {
+  const id = [`--reuid=${uid}`, `--regid=${uid}`, "--clear-groups"];
+  const masked = ["sh", "-c", `umask ${umask}; exec "$@"`, "sh", ...command];
+  return ["setpriv", ...id, "--", ...masked];
+}
+
+interface Shared {
+  readonly path: string;
+  readonly witness: string;
+  readonly directory: string;
+  /** Starts a program of the lab, on a runtime that depends on the number, as a user. */
+  start(
+    uid: number,
+    umask: string,
+    id: number,
+    program: string,
+    ...args: readonly string[]
+  ): Program;
+}
+
+/** A directory in which all users may write, as in one with a common group. */
+function inShared<T>(body: (shared: Shared) => Promise<T>): Promise<T> {
+  return inLab(async ({ directory, outside }) => {
+    const cache = join(outside, "deno");
+    const witness = join(directory, "witness");
+    writeFileSync(witness, new Uint8Array(8));
+    mkdirSync(cache);
+    chmodSync(outside, 0o755);
+    chmodSync(witness, 0o666);
+    for (const path of [directory, cache]) chmodSync(path, 0o777);
+    const path = join(directory, "f");
+    return await body({
+      path,
+      witness,
+      directory,
+      start(uid, umask, id, program, ...args) {
+        const { command } = runtimeOf(id / 100);
+        const env = cachesIn(join(cache, String(uid)));
+        return new Program(
+          asUser(uid, umask, command(directory, program, ...args)),
+          { ...env, HOME: cache },
+        );
+      },
+    });
+  });
+}
+
+/** Of Linux, where it lets nobody link a file that he may not write to. */
+const LINKS_ARE_PROTECTED =
+  readFileSync("/proc/sys/fs/protected_hardlinks", "utf8").trim() === "1";
+
+for (const [shift, { name }] of RUNTIMES.entries()) {
+  test(`root holds a lock on ${name}, and two other users ask for it: they are told whose it is, and never get it beside him or each other`, (t) =>
+    inShared(async ({ path, witness, directory, start }) => {
+      const rootId = 100 * (RUNTIMES.length + shift);
+      const holding = [path, witness, String(rootId)];
+      const holder = start(ROOT, "022", rootId, "./victim.ts", ...holding);
+      assert.ok(await holder.printed(/after 0\n/), holder.stderr);
+      const lockFile = join(directory, ".f.lock");
+      assert.equal(statSync(lockFile).mode & 0o777, 0o644);
+      const contend = (uid: number, id: number) => {
+        const args = ["kernel", path, witness, String(id), "40", "0"];
+        return start(uid, "022", id, "./stress.ts", ...args);
+      };
+      const users = STRANGERS.map((uid, index) =>
+        contend(uid, rootId + 100 * (index + 1))
+      );
+      const clear = LINKS_ARE_PROTECTED
+        ? /its lock file ".*\.f\.lock" belongs to another user \(uid 0\), and may not be linked/
+        : /its lock file ".*\.f\.lock" belongs to another user \(uid 0\), who does not let/;
+      for (const user of users) {
+        assert.ok(await user.printed(clear), user.stdout + user.stderr);
+      }
+      assert.deepEqual(testimonyOf(witness), [rootId, 0]);
+      holder.signal("SIGKILL");
+      await holder.ended;
+      // What he leaves is free, but it is still his.
+      await setTimeout(200);
+      assert.deepEqual(testimonyOf(witness), [rootId, 0]);
+      await withLock(path, () => {
+        assert.deepEqual(testimonyOf(witness), [rootId, 0]);
+        writeFileSync(witness, new Uint8Array(8));
+      });
+      const all = [...users, contend(ROOT, rootId + 300)];
+      for (const user of all) assert.equal(await user.ended, 0, user.stderr);
+      const told = all.flatMap(({ stdout }) => stdout.match(/^\d+ taken.*/m));
+      t.diagnostic(told.join("; "));
+      for (const user of all) assert.match(user.stdout, /^40 taken.* 0 disturbed/m);
+      assert.doesNotMatch(all[2]?.stdout ?? "", /belongs to another/);
+      assert.deepEqual(testimonyOf(witness), [0, 120]);
+      assert.deepEqual(readdirSync(directory), ["witness"]);
+    }));
+}
+
+test("root and two other users who let each other write to their files wait for each other, and nobody is refused", (t) =>
+  inShared(async ({ path, witness, directory, start }) => {
+    const users = [ROOT, ...STRANGERS].map((uid, index) => {
+      const id = 100 * (index + 1);
+      const args = ["kernel", path, witness, String(id), "200", "0"];
+      return start(uid, "000", id, "./stress.ts", ...args);
+    });
+    for (const user of users) {
+      assert.equal(await user.ended, 0, user.stderr);
+      assert.match(user.stdout, /^200 taken, 0 refused, 0 disturbed$/m);
+    }
+    assert.deepEqual(testimonyOf(witness), [0, 600]);
+    assert.deepEqual(readdirSync(directory), ["witness"]);
+    t.diagnostic("600 taken");
+  }));

@@ -38,7 +38,8 @@ export const DENO: Runtime = {
     "run",
     "--no-prompt",
     "--quiet",
-    `--allow-read=${directory}`,
+    // Without the code, a program may not start itself as a worker.
+    `--allow-read=${directory},${inRepository("")}`,
     `--allow-write=${directory}`,
     programPath(program),
     ...args,

@@ -426,7 +426,9 @@ for (const [shift, { name }] of RUNTIMES.entries()) {
       for (const user of all) assert.equal(await user.ended, 0, user.stderr);
       const told = all.flatMap(({ stdout }) => stdout.match(/^\d+ taken.*/m));
       t.diagnostic(told.join("; "));
-      for (const user of all) assert.match(user.stdout, /^40 taken.* 0 disturbed/m);
+      for (const user of all) {
+        assert.match(user.stdout, /^40 taken.* 0 disturbed/m);
+      }
       assert.doesNotMatch(all[2]?.stdout ?? "", /belongs to another/);
       assert.deepEqual(testimonyOf(witness), [0, 120]);
       assert.deepEqual(readdirSync(directory), ["witness"]);

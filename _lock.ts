@@ -189,11 +189,11 @@ function* linkAs(
   place: LockPlace,
   path: string,
 ): Protocol<OwnLink | undefined> {
-  const wasFound = yield* linkedTo(place.path, path);
+  const wasFound = yield* linkedTo(place, place.path, path);
   if (!wasFound) {
     const file = yield* inlineCall("create", path, 0o666);
     yield* call("close", file);
-    if (!(yield* linkedTo(path, place.path))) return undefined;
+    if (!(yield* linkedTo(place, path, place.path))) return undefined;
   }
   const status = yield* lstatIfPresent(path);
   if (status === undefined) return undefined;
@@ -209,16 +209,22 @@ function* linkAs(
 }
 
 /** Whether the second name was made; not where the first is gone, or somebody else was faster. */
-function* linkedTo(from: string, to: string): Protocol<boolean> {
+function* linkedTo(
+  place: LockPlace,
+  from: string,
+  to: string,
+): Protocol<boolean> {
   try {
     yield* call("link", from, to);
     return true;
   } catch (error) {
     if (failedWith(error, "ENOENT", "EEXIST")) return false;
     if (!failedWith(error, ...NO_HARD_LINKS)) throw error;
-    const status = yield* lstatIfPresent(from);
-    // Linux lets nobody link a file that he may not write to.
-    if (status !== undefined && failedWith(error, "EPERM")) {
+    // Linux lets nobody link a file of another's that he may not write to.
+    if (from === place.path && failedWith(error, "EPERM")) {
+      const status = yield* lstatIfPresent(from);
+      // Its holder has just removed it.
+      if (status === undefined) return false;
       throw new Refusal(
         "EACCES",
         `its lock file "${from}" belongs to another user (uid ${status.uid}), and may not be linked: have it removed, or give the directory's users a common group`,

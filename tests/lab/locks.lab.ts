@@ -19,6 +19,7 @@ import {
 import { join } from "node:path";
 import { afterEach, test } from "node:test";
 import { setTimeout } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
 import { withLock } from "../../lock.ts";
 import { STALE_MS } from "./aged_lock.ts";
 import { disturb, type Disturbance } from "./disturbance.ts";
@@ -34,6 +35,14 @@ function runtimeOf(index: number): (typeof RUNTIMES)[number] {
   const runtime = RUNTIMES[index % RUNTIMES.length];
   assert.ok(runtime !== undefined);
   return runtime;
+}
+
+/** On Deno a program starts itself as a worker only where it may read its code. */
+function readingCode(command: readonly string[]): string[] {
+  const code = fileURLToPath(new URL("../../", import.meta.url));
+  return command.map((word) =>
+    word.startsWith("--allow-read=") ? `${word},${code}` : word
+  );
 }
 
 const running = new Set<Program>();
@@ -293,7 +302,10 @@ function stress(
       const { command } = runtimeOf(index);
       return [
         ids,
-        started(command(directory, "./stress.ts", ...args), env),
+        started(
+          readingCode(command(directory, "./stress.ts", ...args)),
+          env,
+        ),
       ] as const;
     });
     const stopMs = kind === "aged" ? 2 * STALE_MS : 20;

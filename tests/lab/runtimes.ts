@@ -38,8 +38,7 @@ export const DENO: Runtime = {
     "run",
     "--no-prompt",
     "--quiet",
-    // Without the code, a program may not start itself as a worker.
-    `--allow-read=${directory},${inRepository("")}`,
+    `--allow-read=${directory}`,
     `--allow-write=${directory}`,
     programPath(program),
     ...args,

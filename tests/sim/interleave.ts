@@ -17,6 +17,7 @@ import {
   describeCall,
   MachinePort,
   type Observer,
+  type PortOptions,
   type SimulatedCall,
 } from "./machine_port.ts";
 import type { Machine, Process } from "./posix.ts";
@@ -33,8 +34,12 @@ import { liveView } from "./view.ts";
 /** One process, and what it does. */
 export interface Actor {
   readonly process: Process;
-  /** Begins; the port is that of its process. */
-  start(port: MachinePort): Protocol<unknown>;
+  readonly makesDatabases?: boolean;
+  /**
+   * Begins; the port is that of its process. Where what it was told before no
+   * longer matters, it says what it still knows.
+   */
+  start(port: MachinePort, knowsOnly: (what: string) => void): Protocol<unknown>;
   /** Called when it has come to its end; throws a {@linkcode Violation}. */
   resolved(result: unknown, world: World): void;
   /** Likewise; without it, it may not fail. */
@@ -73,6 +78,8 @@ class Running {
   status: Status = "running";
   /** What it has been told, hashed. */
   history = 0;
+  /** Names that it was told of, and may yet use. */
+  heard: readonly string[] = [];
   /** What it had been told when it began to wait for a lock. */
   #before = 0;
   readonly #protocol: Protocol<unknown>;
@@ -84,7 +91,10 @@ class Running {
     this.#port = port;
     substitutePort(port);
     try {
-      this.#protocol = actor.start(port);
+      this.#protocol = actor.start(port, (what) => {
+        this.history = hash(what);
+        this.heard = [];
+      });
       this.#take(() => this.#protocol.next(), world);
     } finally {
       substitutePort(undefined);
@@ -111,10 +121,22 @@ class Running {
     this.#take(() => this.#protocol.next(result), world);
   }
 
+  /** What of it decides about the future. */
+  get key(): string {
+    if (this.status === "killed") return this.status;
+    return `${this.status} ${this.history} ${this.#port.key}`;
+  }
+
+  /** What nobody else can tell: it need not be interleaved with what others do. */
+  get isBeforeSleep(): boolean {
+    return this.#next?.name === "sleep";
+  }
+
   kill(): void {
     this.actor.process.kill();
     this.actor.killed?.();
     this.status = "killed";
+    this.heard = [];
     this.#next = undefined;
   }
 
@@ -180,11 +202,23 @@ export class World {
           actor.process === call.process
         );
         if (caller === undefined) return;
-        caller.history = hash(`${caller.history} ${outcome}`);
+        // What a handle stands for, the machine knows.
+        const told = HANDLES.has(call.name) && outcome.startsWith("<")
+          ? "ok"
+          : outcome;
+        caller.history = hash(`${caller.history} ${told}`);
+        if (call.name === "readdir") caller.heard = outcome.split(",");
       },
     };
+    const { fleeting } = scene.machine;
     for (const actor of actors) {
-      const port = new MachinePort(actor.process, observer);
+      const { process, makesDatabases = true } = actor;
+      const options: PortOptions = fleeting === undefined ? {} : {
+        makesDatabases,
+        freshNumber: () => this.#freshNumber(process),
+        plain: scene.passing,
+      };
+      const port = new MachinePort(process, observer, undefined, options);
       this.running.push(new Running(actor, port, this));
     }
   }
@@ -205,6 +239,28 @@ export class World {
     return this.#trace.map(([what, outcome]) =>
       `${typeof what === "string" ? what : describeCall(what)} = ${outcome}`
     );
+  }
+
+  /**
+   * The lowest number of which no name is there, or known to somebody else. So
+   * names that are only compared do not make states differ.
+   */
+  #freshNumber(process: Process): number {
+    const names = [...this.machine.inodes.values()].flatMap(({ entries }) => [
+      ...entries.keys(),
+    ]);
+    const others = this.running.filter(({ actor }) =>
+      actor.process !== process
+    );
+    const known = [
+      ...names,
+      ...others.flatMap(({ heard }) => heard),
+      ...[...this.#gone].map(String),
+    ].filter((name) => name.includes(`.${process.pid}.`));
+    for (let number = 1;; number++) {
+      const digits = `${number}`.padStart(12, "0");
+      if (!known.some((name) => name.includes(digits))) return number;
+    }
   }
 
   /** Whether a process has made such a call. */
@@ -230,6 +286,7 @@ export class World {
     if (chosen === undefined) throw new Error(`No choice ${choice}`);
     if (choice % 2 === 0) {
       chosen.step(this);
+      while (chosen.isBeforeSleep) chosen.step(this);
     } else {
       chosen.kill();
       this.kills++;
@@ -259,10 +316,12 @@ export class World {
     return [
       machineKey(this.machine),
       this.diskKey,
-      ...this.running.map(({ status, history }) => `${status}:${history}`),
+      ...this.running.map(({ key }) => key),
     ].join("\n");
   }
 }
+
+const HANDLES: ReadonlySet<string> = new Set(["create", "open", "openDatabase"]);
 
 export interface Exploration {
   readonly isClosed: boolean;
@@ -319,7 +378,7 @@ function follow(
       const killed = world.running
         .filter(({ status }) => status === "killed")
         .flatMap(({ actor }) => temporariesOf(world.machine, actor.process));
-      lookAtTheEnd(world.scene, killed);
+      lookAtTheEnd(world.scene, killed, world.kills > 0);
       world.end();
       return;
     }

@@ -4,8 +4,8 @@
  * @module
  */
 
-import { acquire, lockPlace, release } from "../../_lock.ts";
-import type { Protocol } from "../../_protocol.ts";
+import { acquire, type LockPlace, lockPlace, release } from "../../_lock.ts";
+import { type Protocol, Refusal } from "../../_protocol.ts";
 import { Violation } from "./claims.ts";
 import type { Actor, Scenario } from "./interleave.ts";
 import { Machine, type Process } from "./posix.ts";
@@ -13,34 +13,88 @@ import { Machine, type Process } from "./posix.ts";
 const PATH = "/d/f";
 const PATIENCE = { deadline: Infinity, retryMs: 0, signal: undefined };
 
+/** The lock file, and the links of those who wait or hold. */
+export const LOCK_NAMES: RegExp =
+  /^(?:\/d\/)?\.f\.lock(?:\.\d+\.\d+\.[\da-f-]{36})?$/;
+
+/**
+ * Where `acquire` begins a round it knows nothing of the rounds before it, but
+ * that they were: which decides only whether it asks for the deadline, and that
+ * never comes here. Its first call then is the link to a new name.
+ */
+export function* acquiring<T>(
+  protocol: Protocol<T>,
+  place: LockPlace,
+  knowsOnly: (what: string) => void,
+): Protocol<T> {
+  let step = protocol.next();
+  while (!step.done) {
+    const { name, args: [from, to] } = step.value;
+    if (name === "link" && from === place.path) knowsOnly(`begins ${to}`);
+    let result: unknown;
+    try {
+      result = yield step.value;
+    } catch (error) {
+      step = protocol.throw(error);
+      continue;
+    }
+    step = protocol.next(result);
+  }
+  return step.value;
+}
+
+interface Taking {
+  /** How often it takes the lock. */
+  readonly times: number;
+  /** Whether it may be refused, being another user. */
+  readonly isStranger: boolean;
+  readonly makesDatabases: boolean;
+}
+
 /** Takes the lock and gives it back, so many times. */
 function taker(
   process: Process,
-  times: number,
+  { times, isStranger, makesDatabases }: Taking,
   holders: Set<string>,
 ): Actor {
   const { name } = process;
   return {
     process,
-    start(port) {
+    makesDatabases,
+    start(port, knowsOnly) {
       const place = lockPlace(port, PATH);
       return (function* (): Protocol<unknown> {
-        for (let time = 0; time < times; time++) {
-          const held = yield* acquire(port, place, PATIENCE);
+        for (let left = times; left > 0; left--) {
+          const held = yield* acquiring(
+            acquire(port, place, PATIENCE),
+            place,
+            (what) => knowsOnly(`${left} ${what}`),
+          );
           if (held === undefined) throw new Violation(`${name} gives up`);
           if (holders.size > 0) {
             throw new Violation(`${[...holders].join()} holds it, and ${name}`);
           }
           holders.add(name);
+          const { own: { path, status: { dev, ino } } } = held;
+          knowsOnly(`${left} holds ${path} ${dev}:${ino}`);
           // Something to be stopped at while it holds.
           yield { name: "lstat", args: ["/d"], cost: "cheap" };
           holders.delete(name);
           yield* release(held);
         }
+        knowsOnly("all it wanted");
         return undefined;
       })();
     },
     resolved() {},
+    ...(isStranger
+      ? {
+        rejected(error) {
+          if (error instanceof Refusal && error.code === "EACCES") return;
+          throw new Violation(`${name} fails: ${error}`);
+        },
+      }
+      : {}),
     killed() {
       holders.delete(name);
     },
@@ -53,22 +107,38 @@ interface Plan {
   readonly kills?: number;
   /** Whether a lock file was left by a kill. */
   readonly isLeft?: true;
+  /** Whose each process is; root's, if nothing is said. */
+  readonly users?: readonly number[];
+  /** Whether a file may be linked by those who may only read it. */
+  readonly linksForAll?: true;
+  /** Whose SQLite does not make a missing file, as Bun's. */
+  readonly bun?: readonly number[];
 }
 
-function lock(name: string, { times, kills = 0, isLeft }: Plan): Scenario {
+/** A machine with a directory for everybody, and perhaps a lock file that was left. */
+export function lockMachine(isLeft = false): Machine {
+  const machine = new Machine();
+  machine.fleeting = LOCK_NAMES;
+  const root = machine.start("setup", 1);
+  root.mkdir("/d");
+  machine.change(root.lstat("/d"), { mode: 0o777, uid: 0, gid: 0 });
+  if (isLeft) {
+    root.close(root.create("/d/.f.lock", 0o644));
+    root.link("/d/.f.lock", `/d/.f.lock.7.0.${"0".repeat(36)}`);
+  }
+  machine.syncAll();
+  machine.processes.shift();
+  return machine;
+}
+
+function lock(name: string, plan: Plan): Scenario {
+  const { times, kills = 0, isLeft, users = [], linksForAll, bun = [] } = plan;
   return {
     name,
     kills,
     build() {
-      const machine = new Machine();
-      const root = machine.start("setup", 1);
-      root.mkdir("/d");
-      if (isLeft) {
-        root.close(root.create("/d/.f.lock", 0o644));
-        root.link("/d/.f.lock", `/d/.f.lock.7.0.${"0".repeat(36)}`);
-      }
-      machine.syncAll();
-      machine.processes.shift();
+      const machine = lockMachine(isLeft);
+      machine.protectsHardLinks = !linksForAll;
       const holders = new Set<string>();
       const scene = {
         operation: name,
@@ -76,12 +146,16 @@ function lock(name: string, { times, kills = 0, isLeft }: Plan): Scenario {
         claims: [],
         innocents: new Map<string, string>(),
         paths: new Set(["/d"]),
-        passing: /^\/d\/\.f\.lock/,
+        passing: LOCK_NAMES,
         isSecret: false,
       };
-      const actors = times.map((count, index) =>
-        taker(machine.start(`process${index}`, 100 + index), count, holders)
-      );
+      const actors = times.map((times, index) => {
+        const uid = users[index] ?? 0;
+        const process = machine.start(`process${index}`, 100 + index, uid);
+        const isStranger = uid !== 0;
+        const makesDatabases = !bun.includes(index);
+        return taker(process, { times, isStranger, makesDatabases }, holders);
+      });
       return { scene, actors };
     },
   };
@@ -89,14 +163,15 @@ function lock(name: string, { times, kills = 0, isLeft }: Plan): Scenario {
 
 export const LOCK_SCENARIOS: readonly Scenario[] = [
   lock("a lock, two processes", { times: [1, 1] }),
-];
-
-/** For which the short form has no time. */
-export const LARGE_LOCK_SCENARIOS: readonly Scenario[] = [
+  lock("a lock, two processes, one of them twice", { times: [2, 1] }),
   lock("a lock, two processes, one of which is killed", {
     times: [1, 1],
     kills: 1,
   }),
   lock("a lock that a kill has left", { times: [1, 1], isLeft: true }),
-  lock("a lock, two processes, one of them twice", { times: [2, 1] }),
+];
+
+/** For which the short form has no time. */
+export const LARGE_LOCK_SCENARIOS: readonly Scenario[] = [
+  lock("a lock, two processes, twice each", { times: [2, 2] }),
 ];

@@ -47,6 +47,19 @@ export type Schedule = (
   perform: () => unknown,
 ) => Promise<unknown>;
 
+/** What else than its process makes a port what it is. */
+export interface PortOptions {
+  /** Whether its SQLite makes a file that is missing. */
+  readonly makesDatabases?: boolean;
+  /** Distinguishes a name from all that somebody still knows. */
+  freshNumber?(): number;
+  /**
+   * Of these files nobody may ask for the number of links or the mode: what
+   * others do to them would make states that differ in nothing else.
+   */
+  readonly plain?: RegExp | undefined;
+}
+
 const AT_ONCE: Schedule = (_call, perform) =>
   new Promise((resolve) => resolve(perform()));
 
@@ -61,6 +74,7 @@ export class MachinePort implements Port {
   tick = 0;
   readonly #observer: Observer;
   readonly #schedule: Schedule;
+  readonly #options: PortOptions;
   readonly #sqlite: SimulatedSqlite;
   #sync: SystemCalls | undefined;
   #async: AsyncSystemCalls | undefined;
@@ -70,9 +84,11 @@ export class MachinePort implements Port {
     process: Process,
     observer: Observer,
     schedule: Schedule = AT_ONCE,
+    options: PortOptions = {},
   ) {
     this.process = process;
-    this.#sqlite = new SimulatedSqlite(process);
+    this.#options = options;
+    this.#sqlite = new SimulatedSqlite(process, options.makesDatabases ?? true);
     this.pid = process.pid;
     this.#observer = observer;
     this.#schedule = schedule;
@@ -102,11 +118,17 @@ export class MachinePort implements Port {
 
   /** Never the same twice on one machine, and the same in every run. */
   randomUUID(): string {
-    const count = `${++this.#uuids}`.padStart(12, "0");
+    const number = this.#options.freshNumber?.() ?? ++this.#uuids;
+    const count = `${number}`.padStart(12, "0");
     const name = [...this.process.name].map((letter) =>
       letter.charCodeAt(0).toString(16)
     ).join("").slice(-8).padStart(8, "0");
     return `${name}-0000-4000-8000-${count}`;
+  }
+
+  /** What it has open, beyond what the machine knows of it. */
+  get key(): string {
+    return this.#sqlite.key;
   }
 
   now(): number {
@@ -164,7 +186,10 @@ export class MachinePort implements Port {
     fchown: (file, uid, gid) => this.process.chown(descriptor(file), uid, gid),
     fsync: (file) => this.process.fsync(descriptor(file)),
     close: (file) => this.process.close(descriptor(file)),
-    lstat: (path) => statusOf(this.process.lstat(path)),
+    lstat: (path) => {
+      const status = statusOf(this.process.lstat(path));
+      return this.#options.plain?.test(path) ? plain(status) : status;
+    },
     readlink: (path) => this.process.readlink(path),
     realpath: (path) => this.process.realpath(path),
     mkdir: (path) => this.process.mkdir(path),
@@ -204,6 +229,21 @@ function statusOf(inode: Inode): FileStatus {
   const { kind, mode, uid, gid, nlink, device, ino, bytes, text } = inode;
   const size = kind === "symlink" ? text.length : bytes.length;
   return { kind, size, mode, uid, gid, nlink, dev: device, ino };
+}
+
+const NOT_PLAIN = ["mode", "gid", "nlink"] as const;
+
+/** Without what nobody may ask for. */
+function plain(status: FileStatus): FileStatus {
+  for (const field of NOT_PLAIN) {
+    Object.defineProperty(status, field, {
+      enumerable: false,
+      get() {
+        throw new Error(`${field} is not for a protocol to ask for here`);
+      },
+    });
+  }
+  return status;
 }
 
 /** A call as a person reads it. */

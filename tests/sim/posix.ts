@@ -48,6 +48,8 @@ export interface Inode {
   opened: number;
   /** The process that has it locked. */
   lockedBy: Process | undefined;
+  /** Those that have a shared lock of it. */
+  readonly sharedBy: Set<Process>;
 }
 
 /** An open file. */
@@ -82,6 +84,13 @@ export class Machine {
     writeBytes: Infinity,
     descriptors: Infinity,
   };
+  /** Whether nobody may link a file that he may neither own nor write to, as Linux has it by default. */
+  protectsHardLinks = true;
+  /**
+   * Files of which nobody asks what a crash leaves: the disk knows nothing of
+   * them, and they go by their numbers.
+   */
+  fleeting: RegExp | undefined;
   readonly root: Inode;
   readonly processes: Process[] = [];
   /** Another number after every change that somebody could see. */
@@ -122,7 +131,9 @@ export class Machine {
     metadata: Metadata,
     text = "",
   ): Inode {
-    const inode = this.#make(id, kind, metadata, directory.device, text);
+    const { device } = directory;
+    const isFleeting = this.isFleeting(name);
+    const inode = this.#make(id, kind, metadata, device, text, isFleeting);
     this.link(directory, name, inode);
     if (kind === "directory") directory.nlink++;
     return inode;
@@ -139,12 +150,18 @@ export class Machine {
 
   link(directory: Inode, name: string, inode: Inode): void {
     this.#set(directory, name, inode);
+    if (this.isFleeting(name)) return;
     this.disk.rename([{ directory: directory.id, name, node: inode.id }]);
   }
 
   unlink(directory: Inode, name: string): void {
     this.#remove(directory, name);
+    if (this.isFleeting(name)) return;
     this.disk.rename([{ directory: directory.id, name, node: undefined }]);
+  }
+
+  isFleeting(name: string): boolean {
+    return this.fleeting?.test(name) ?? false;
   }
 
   rename(from: Inode, oldName: string, to: Inode, newName: string): void {
@@ -200,13 +217,14 @@ export class Machine {
     metadata: Metadata,
     device: number,
     text = "",
+    isFleeting = false,
   ): Inode {
     let ino = 2;
     while (this.#numbers.has(ino)) ino++;
     this.#numbers.add(ino);
-    this.disk.create(id, kind, metadata, text);
+    if (!isFleeting) this.disk.create(id, kind, metadata, text);
     const inode: Inode = {
-      id,
+      id: isFleeting ? `#${ino}` : id,
       ino,
       device,
       kind,
@@ -217,8 +235,9 @@ export class Machine {
       entries: new Map(),
       opened: 0,
       lockedBy: undefined,
+      sharedBy: new Set(),
     };
-    this.inodes.set(id, inode);
+    this.inodes.set(inode.id, inode);
     return inode;
   }
 
@@ -359,8 +378,19 @@ export class Process {
   /** Whether the file is this process's now; it stays so until it closes any descriptor of it. */
   tryLock(file: Descriptor): boolean {
     this.#checkOpen("lock", file);
-    file.inode.lockedBy ??= this;
-    return file.inode.lockedBy === this;
+    const { inode } = file;
+    if ([...inode.sharedBy].some((other) => other !== this)) return false;
+    inode.lockedBy ??= this;
+    return inode.lockedBy === this;
+  }
+
+  /** Whether it shares the file now with whoever else does; it does so for as long. */
+  tryShare(file: Descriptor): boolean {
+    this.#checkOpen("lock", file);
+    const { lockedBy, sharedBy } = file.inode;
+    if (lockedBy !== undefined && lockedBy !== this) return false;
+    sharedBy.add(this);
+    return true;
   }
 
   close(
@@ -372,7 +402,10 @@ export class Process {
     this.descriptors.delete(file);
     const { inode } = file;
     inode.opened--;
-    if (inode.lockedBy === this && !keepsLocks) inode.lockedBy = undefined;
+    if (!keepsLocks) {
+      inode.sharedBy.delete(this);
+      if (inode.lockedBy === this) inode.lockedBy = undefined;
+    }
     this.#machine.free(inode);
   }
 
@@ -417,6 +450,7 @@ export class Process {
     this.#checkDevice("link", to, inode, target.directory);
     this.#checkAccess("link", to, target.directory, 0o3);
     if (inode.kind === "directory") throw new PosixError("EPERM", "link", from);
+    this.#checkLink(from, inode);
     this.#machine.link(target.directory, target.name, inode);
   }
 
@@ -459,7 +493,8 @@ export class Process {
       throw new PosixError("ENOTDIR", "readdir", path);
     }
     this.#checkAccess("readdir", path, inode, 0o4);
-    return [...inode.entries.keys()];
+    // In any order: in this one, what differs in nothing else is one state.
+    return [...inode.entries.keys()].sort();
   }
 
   /** What the file has that it has open by this path. */
@@ -479,7 +514,8 @@ export class Process {
   }
 
   #make(directory: Inode, name: string, kind: Kind, mode: number, text = "") {
-    const id = `${this.name}.${++this.#made}`;
+    const count = this.#machine.isFleeting(name) ? this.#made : ++this.#made;
+    const id = `${this.name}.${count}`;
     const metadata = { mode, uid: this.uid, gid: this.uid };
     return this.#machine.create(directory, name, id, kind, metadata, text);
   }
@@ -570,6 +606,17 @@ export class Process {
     const isOurs = [0, directory.uid, inode?.uid].includes(this.uid);
     if (inode !== undefined && (directory.mode & STICKY) !== 0 && !isOurs) {
       throw new PosixError("EPERM", syscall, path);
+    }
+  }
+
+  #checkLink(path: string, inode: Inode): void {
+    if (!this.#machine.protectsHardLinks) return;
+    if (this.uid === 0 || this.uid === inode.uid) return;
+    try {
+      if (inode.kind === "file") this.#checkAccess("link", path, inode, 0o6);
+      else throw new PosixError("EACCES", "link", path);
+    } catch {
+      throw new PosixError("EPERM", "link", path);
     }
   }
 

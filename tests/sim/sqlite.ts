@@ -21,13 +21,22 @@ export interface SimulatedDatabase {
 /** The SQLite of one process. */
 export class SimulatedSqlite {
   readonly #process: Process;
+  readonly #makesMissing: boolean;
   readonly #open = new Set<SimulatedDatabase>();
 
-  constructor(process: Process) {
+  /** It makes a file that is missing, as Deno's and Node's does, or does not, as Bun's. */
+  constructor(process: Process, makesMissing: boolean) {
     this.#process = process;
+    this.#makesMissing = makesMissing;
   }
 
-  /** As Node's, it makes a file that is missing. */
+  /** What it knows of its connections, as a text. */
+  get key(): string {
+    return [...this.#open].map(({ isReadOnly, journal, state }) =>
+      `${isReadOnly},${journal},${state}`
+    ).join();
+  }
+
   open(path: string): SimulatedDatabase {
     const [file, isReadOnly] = this.#openFile(path);
     const database: SimulatedDatabase = {
@@ -51,9 +60,9 @@ export class SimulatedSqlite {
       case "BEGIN EXCLUSIVE":
         this.#checkFree(database);
         // It cannot lock what it may not write, and takes that for enough.
-        if (isReadOnly) {
+        if (isReadOnly && this.#process.tryShare(file)) {
           database.state = "shared";
-        } else if (this.#process.tryLock(file)) {
+        } else if (!isReadOnly && this.#process.tryLock(file)) {
           database.state = "exclusive";
         } else {
           throw new PosixError("SQLITE_BUSY", "execute", path);
@@ -88,11 +97,14 @@ export class SimulatedSqlite {
       return [this.#process.open(path, { append: true }), false];
     } catch (error) {
       if (!(error instanceof PosixError)) throw error;
-      if (error.code === "ENOENT") {
-        return [this.#process.create(path, 0o644), false];
+      const isMissing = error.code === "ENOENT";
+      if (error.code !== "EACCES" && !isMissing) throw error;
+      if (isMissing && !this.#makesMissing) {
+        throw new PosixError("SQLITE_CANTOPEN", "openDatabase", path);
       }
-      if (error.code !== "EACCES") throw error;
-      return [this.#process.open(path), true];
+      return isMissing
+        ? [this.#process.create(path, 0o644), false]
+        : [this.#process.open(path), true];
     }
   }
 

@@ -8,21 +8,33 @@ import type { Disk } from "./disk.ts";
 import type { Machine } from "./posix.ts";
 
 /** All that is on the machine, as a text. */
-export function machineKey({ root, inodes }: Machine): string {
+export function machineKey({ root, inodes, processes }: Machine): string {
   const parts: string[] = [];
   // Those that have lost their name too, as long as somebody has them open.
-  const seen = new Set([root]);
-  for (const inode of inodes.values()) if (inode.opened > 0) seen.add(inode);
+  const open = [...inodes.values()].filter(({ opened }) => opened > 0);
+  const seen = new Set([root, ...open.sort((one, other) => one.ino - other.ino)]);
   for (const inode of seen) {
-    const { id, ino, mode, uid, gid, nlink, bytes, lockedBy } = inode;
+    const { id, ino, mode, uid, gid, nlink, bytes } = inode;
+    const { lockedBy, sharedBy } = inode;
     parts.push(id, `${ino},${mode},${uid},${gid},${nlink}`, bytes.join());
     if (lockedBy !== undefined) parts.push(`locked by ${lockedBy.name}`);
-    for (const [name, child] of inode.entries) {
+    for (const { name } of sharedBy) parts.push(`shared by ${name}`);
+    for (const [name, child] of [...inode.entries].sort(byName)) {
       parts.push(name, child.id);
       seen.add(child);
     }
   }
+  for (const { name, descriptors } of processes) {
+    parts.push(name);
+    for (const { path, inode, offset } of descriptors) {
+      parts.push(`${path}=${inode.id}@${offset}`);
+    }
+  }
   return parts.join(" ");
+}
+
+function byName([one]: [string, unknown], [other]: [string, unknown]): number {
+  return one < other ? -1 : 1;
 }
 
 /** All that is on the disk, and is still to come there. */

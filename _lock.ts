@@ -152,7 +152,7 @@ export function* acquire(
 export function* release({ place, own, database }: HeldLock): Protocol<void> {
   try {
     // Somebody may have removed it by hand: another one's is not ours to remove.
-    if (yield* isCurrent(place, own)) yield* call("unlink", place.path);
+    if (yield* isCurrent(place, own)) yield* unlinkIfPresent(place.path);
     yield* unlinkIfPresent(own.path);
   } finally {
     yield* inlineCall("closeDatabase", database);

@@ -39,7 +39,10 @@ export interface Actor {
    * Begins; the port is that of its process. Where what it was told before no
    * longer matters, it says what it still knows.
    */
-  start(port: MachinePort, knowsOnly: (what: string) => void): Protocol<unknown>;
+  start(
+    port: MachinePort,
+    knowsOnly: (what: string) => void,
+  ): Protocol<unknown>;
   /** Called when it has come to its end; throws a {@linkcode Violation}. */
   resolved(result: unknown, world: World): void;
   /** Likewise; without it, it may not fail. */
@@ -57,6 +60,8 @@ export interface Scenario {
   build(): {
     scene: Scene;
     actors: readonly Actor[];
+    /** What it keeps itself of the past, as a text. */
+    key?(): string;
     /** Called when all have come to their ends. */
     ended?(world: World): void;
   };
@@ -178,9 +183,11 @@ export class World {
   /** Names that were renamed away or removed, and are not to be used again. */
   readonly #gone = new Set<unknown>();
   readonly #ended: ((world: World) => void) | undefined;
+  readonly #ownKey: (() => string) | undefined;
 
   constructor(scenario: Scenario) {
-    const { scene, actors, ended } = scenario.build();
+    const { scene, actors, ended, key } = scenario.build();
+    this.#ownKey = key;
     this.scene = scene;
     this.#ended = ended;
     this.running = [];
@@ -317,11 +324,16 @@ export class World {
       machineKey(this.machine),
       this.diskKey,
       ...this.running.map(({ key }) => key),
+      this.#ownKey?.() ?? "",
     ].join("\n");
   }
 }
 
-const HANDLES: ReadonlySet<string> = new Set(["create", "open", "openDatabase"]);
+const HANDLES: ReadonlySet<string> = new Set([
+  "create",
+  "open",
+  "openDatabase",
+]);
 
 export interface Exploration {
   readonly isClosed: boolean;

@@ -46,15 +46,15 @@ export function* acquiring<T>(
 interface Taking {
   /** How often it takes the lock. */
   readonly times: number;
-  /** Whether it may be refused, being another user. */
-  readonly isStranger: boolean;
+  /** With what code it may be refused. */
+  readonly refusal: string | undefined;
   readonly makesDatabases: boolean;
 }
 
 /** Takes the lock and gives it back, so many times. */
 function taker(
   process: Process,
-  { times, isStranger, makesDatabases }: Taking,
+  { times, refusal, makesDatabases }: Taking,
   holders: Set<string>,
 ): Actor {
   const { name } = process;
@@ -87,17 +87,26 @@ function taker(
       })();
     },
     resolved() {},
-    ...(isStranger
-      ? {
-        rejected(error) {
-          if (error instanceof Refusal && error.code === "EACCES") return;
-          throw new Violation(`${name} fails: ${error}`);
-        },
-      }
-      : {}),
+    rejected(error) {
+      const isRefused = error instanceof Refusal && error.code === refusal;
+      if (!isRefused) throw new Violation(`${name} fails: ${error}`);
+    },
     killed() {
       holders.delete(name);
     },
+  };
+}
+
+/** Somebody who keeps the number of the lock file in use for as long as he likes. */
+function closer(process: Process): Actor {
+  const file = process.open("/d/.f.lock");
+  return {
+    process,
+    *start(): Protocol<undefined> {
+      yield { name: "close", args: [file], cost: "cheap" };
+      return undefined;
+    },
+    resolved() {},
   };
 }
 
@@ -113,6 +122,10 @@ interface Plan {
   readonly linksForAll?: true;
   /** Whose SQLite does not make a missing file, as Bun's. */
   readonly bun?: readonly number[];
+  /** Whether somebody has the lock file open that was left, and closes it some time. */
+  readonly isOpen?: true;
+  /** Whether the file system has no hard links, so that nobody can have the lock. */
+  readonly isWithoutLinks?: true;
 }
 
 /** A machine with a directory for everybody, and perhaps a lock file that was left. */
@@ -133,12 +146,14 @@ export function lockMachine(isLeft = false): Machine {
 
 function lock(name: string, plan: Plan): Scenario {
   const { times, kills = 0, isLeft, users = [], linksForAll, bun = [] } = plan;
+  const { isOpen, isWithoutLinks } = plan;
   return {
     name,
     kills,
     build() {
       const machine = lockMachine(isLeft);
       machine.protectsHardLinks = !linksForAll;
+      machine.hasHardLinks = !isWithoutLinks;
       const holders = new Set<string>();
       const scene = {
         operation: name,
@@ -147,31 +162,85 @@ function lock(name: string, plan: Plan): Scenario {
         innocents: new Map<string, string>(),
         paths: new Set(["/d"]),
         passing: LOCK_NAMES,
+        // Those who may only read it may not remove it either.
+        staying: isLeft && users.length > 0 ? /^\/d\/\.f\.lock/ : undefined,
         isSecret: false,
       };
       const actors = times.map((times, index) => {
         const uid = users[index] ?? 0;
         const process = machine.start(`process${index}`, 100 + index, uid);
-        const isStranger = uid !== 0;
+        const refusal = isWithoutLinks
+          ? "UNSUPPORTED_ENVIRONMENT"
+          : uid === 0
+          ? undefined
+          : "EACCES";
         const makesDatabases = !bun.includes(index);
-        return taker(process, { times, isStranger, makesDatabases }, holders);
+        return taker(process, { times, refusal, makesDatabases }, holders);
       });
+      if (isOpen) actors.push(closer(machine.start("reader", 99)));
       return { scene, actors };
     },
   };
 }
 
 export const LOCK_SCENARIOS: readonly Scenario[] = [
-  lock("a lock, two processes", { times: [1, 1] }),
-  lock("a lock, two processes, one of them twice", { times: [2, 1] }),
-  lock("a lock, two processes, one of which is killed", {
+  lock("two processes", { times: [1, 1] }),
+  lock("two processes, one of them twice", { times: [2, 1] }),
+  lock("two processes, one of which is killed", { times: [1, 1], kills: 1 }),
+  lock("what a kill has left", { times: [1, 1], isLeft: true }),
+  lock("what a kill has left, on Bun", {
     times: [1, 1],
-    kills: 1,
+    isLeft: true,
+    bun: [0, 1],
   }),
-  lock("a lock that a kill has left", { times: [1, 1], isLeft: true }),
+  lock("one thrice, another once, and the file is open elsewhere", {
+    times: [3, 1],
+    isLeft: true,
+    isOpen: true,
+  }),
+  lock("a lock file of root's, which two others may read", {
+    times: [1, 1],
+    isLeft: true,
+    users: [1000, 1001],
+  }),
+  lock("a lock file of root's, which two others may read and link", {
+    times: [1, 1],
+    isLeft: true,
+    users: [1000, 1001],
+    linksForAll: true,
+  }),
+  lock("no hard links", { times: [1, 1], isWithoutLinks: true }),
 ];
 
 /** For which the short form has no time. */
 export const LARGE_LOCK_SCENARIOS: readonly Scenario[] = [
-  lock("a lock, two processes, twice each", { times: [2, 2] }),
+  lock("two processes, twice each", { times: [2, 2] }),
+  lock("two processes, twice each, both may be killed", {
+    times: [2, 2],
+    kills: 2,
+  }),
+  lock("what a kill has left, twice each, another kill", {
+    times: [2, 2],
+    isLeft: true,
+    kills: 1,
+  }),
+  lock("what a kill has left, twice each, another kill, on Bun", {
+    times: [2, 2],
+    isLeft: true,
+    kills: 1,
+    bun: [0, 1],
+  }),
+  lock("what a kill has left, twice each, another kill, Node and Bun", {
+    times: [2, 2],
+    isLeft: true,
+    kills: 1,
+    bun: [1],
+  }),
+  lock("root and two others", { times: [1, 1, 1], users: [0, 1000, 1001] }),
+  lock("root and two others, who may link its files", {
+    times: [1, 1, 1],
+    users: [0, 1000, 1001],
+    linksForAll: true,
+  }),
+  lock("three processes", { times: [1, 1, 1] }),
 ];

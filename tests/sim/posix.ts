@@ -84,6 +84,8 @@ export class Machine {
     writeBytes: Infinity,
     descriptors: Infinity,
   };
+  /** Whether there are other names than the first. */
+  hasHardLinks = true;
   /** Whether nobody may link a file that he may neither own nor write to, as Linux has it by default. */
   protectsHardLinks = true;
   /**
@@ -450,6 +452,7 @@ export class Process {
     this.#checkDevice("link", to, inode, target.directory);
     this.#checkAccess("link", to, target.directory, 0o3);
     if (inode.kind === "directory") throw new PosixError("EPERM", "link", from);
+    if (!this.#machine.hasHardLinks) throw new PosixError("EPERM", "link", to);
     this.#checkLink(from, inode);
     this.#machine.link(target.directory, target.name, inode);
   }

@@ -15,13 +15,17 @@ import process from "node:process";
 import type { CrashBounds } from "./crash.ts";
 import { crashRun, type Finding } from "./crash_run.ts";
 import { abortAtEach, failEach } from "./faults.ts";
-import { type Bounds, explore } from "./interleave.ts";
+import { type Bounds, explore, type Scenario } from "./interleave.ts";
 import { LARGE_LOCK_SCENARIOS, LOCK_SCENARIOS } from "./lock_scenarios.ts";
 import { FORMS, OPTIONS, READS, SITUATIONS } from "./operations.ts";
 import { exploreRealm, type RealmBounds } from "./realm.ts";
 import { REALM_SCENARIOS, SLOW_REALM_SCENARIOS } from "./realm_scenarios.ts";
 import { Tally } from "./report.ts";
 import { LARGE_SCENARIOS, SCENARIOS } from "./scenarios.ts";
+import {
+  LARGE_UPDATE_SCENARIOS,
+  UPDATE_SCENARIOS,
+} from "./update_scenarios.ts";
 
 const words = process.argv.slice(2);
 const isShort = words.includes("--short");
@@ -157,14 +161,7 @@ async function exploreAborts(): Promise<void> {
 function exploreProcesses(): void {
   heading("Interleavings of processes, of which one may be killed");
   const scenarios = isShort ? SCENARIOS : [...SCENARIOS, ...LARGE_SCENARIOS];
-  for (const scenario of scenarios) {
-    if (!isChosen(`processes: ${scenario.name}`)) continue;
-    const tally = new Tally(scenario.name);
-    const { kills = PROCESSES.kills } = scenario;
-    const bounds = { ...PROCESSES, kills };
-    const { finding, isClosed } = explore(scenario, bounds, tally);
-    report(tally, finding, isClosed);
-  }
+  exploreEach("processes", scenarios);
 }
 
 function exploreLocks(): void {
@@ -172,10 +169,22 @@ function exploreLocks(): void {
   const scenarios = isShort
     ? LOCK_SCENARIOS
     : [...LOCK_SCENARIOS, ...LARGE_LOCK_SCENARIOS];
+  exploreEach("locks", scenarios);
+}
+
+function exploreUpdates(): void {
+  heading("Processes that update one file under its lock");
+  const scenarios = isShort
+    ? UPDATE_SCENARIOS
+    : [...UPDATE_SCENARIOS, ...LARGE_UPDATE_SCENARIOS];
+  exploreEach("updates", scenarios);
+}
+
+function exploreEach(group: string, scenarios: readonly Scenario[]): void {
   for (const scenario of scenarios) {
-    if (!isChosen(`locks: ${scenario.name}`)) continue;
+    if (!isChosen(`${group}: ${scenario.name}`)) continue;
     const tally = new Tally(scenario.name);
-    const { kills = 0 } = scenario;
+    const { kills = PROCESSES.kills } = scenario;
     const bounds = { ...PROCESSES, kills };
     const { finding, isClosed } = explore(scenario, bounds, tally);
     report(tally, finding, isClosed);
@@ -202,6 +211,7 @@ await exploreFaults();
 await exploreAborts();
 exploreProcesses();
 exploreLocks();
+exploreUpdates();
 await exploreRealms();
 for (const { run, message, trace } of findings) {
   console.log(`\nVIOLATION in ${run}\n  ${message}\n`);

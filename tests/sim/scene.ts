@@ -34,7 +34,9 @@ export interface Scene {
   /** All paths that there may be, but for temporary files beside the targets. */
   readonly paths: ReadonlySet<string>;
   /** Other paths that there may be for a while. */
-  readonly passing?: RegExp;
+  readonly passing?: RegExp | undefined;
+  /** Those that may stay although nobody was killed. */
+  readonly staying?: RegExp | undefined;
   /** Whether nobody but the owner may at any time read what is written. */
   readonly isSecret: boolean;
 }
@@ -82,7 +84,7 @@ export function lookAtTheEnd(
   isKilled = false,
 ): void {
   for (const path of pathsIn(liveView(scene.machine))) {
-    const isLeft = isKilled && scene.passing?.test(path);
+    const isLeft = (isKilled ? scene.passing : scene.staying)?.test(path);
     if (!scene.paths.has(path) && !told.includes(path) && !isLeft) {
       throw new Violation(`${path} is left`);
     }

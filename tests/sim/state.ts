@@ -12,7 +12,10 @@ export function machineKey({ root, inodes, processes }: Machine): string {
   const parts: string[] = [];
   // Those that have lost their name too, as long as somebody has them open.
   const open = [...inodes.values()].filter(({ opened }) => opened > 0);
-  const seen = new Set([root, ...open.sort((one, other) => one.ino - other.ino)]);
+  const seen = new Set([
+    root,
+    ...open.sort((one, other) => one.ino - other.ino),
+  ]);
   for (const inode of seen) {
     const { id, ino, mode, uid, gid, nlink, bytes } = inode;
     const { lockedBy, sharedBy } = inode;

@@ -1,0 +1,237 @@
+/**
+ * Processes that update one file: the protocols that an update is made of, in
+ * its order. Each adds its letter to what it reads.
+ *
+ * @module
+ */
+
+import { acquire, type HeldLock, lockPlace, release } from "../../_lock.ts";
+import {
+  attempt,
+  failedWith,
+  type Protocol,
+  Refusal,
+} from "../../_protocol.ts";
+import { readWhole } from "../../_read.ts";
+import { prepare, writeWhole } from "../../_write.ts";
+import { FileClaim, Violation } from "./claims.ts";
+import type { Actor, Scenario, World } from "./interleave.ts";
+import { acquiring, LOCK_NAMES, lockMachine } from "./lock_scenarios.ts";
+import type { Process } from "./posix.ts";
+import { liveView } from "./view.ts";
+
+const PATH = "/d/f";
+const PATIENCE = { deadline: Infinity, retryMs: 0, signal: undefined };
+const OLD = "0";
+
+/** What has been done to the file, by all together. */
+interface Past {
+  readonly claim: FileClaim;
+  /** Those whose updates have resolved. */
+  readonly acknowledged: Set<string>;
+  /** Whether each really held the lock when it last looked. */
+  readonly looks: Map<string, boolean>;
+  /** Whether somebody removes the lock by hand. */
+  readonly isRemoved: boolean;
+}
+
+function updater(process: Process, letter: string, past: Past): Actor {
+  return {
+    process,
+    start(port, knowsOnly) {
+      const { request } = prepare("an update", "bytesWrite", PATH, {});
+      const place = lockPlace(port, PATH);
+      function* change(held: HeldLock): Protocol<void> {
+        const bytes = yield* readWhole(port, PATH, WHOLE);
+        const text = new TextDecoder().decode(bytes) + letter;
+        const payload = new TextEncoder().encode(text);
+        const writing = writeWhole({
+          port,
+          request: { ...request, path: PATH, symlinks: "replace", held },
+          payload,
+        });
+        yield* looking(writing, place.path, letter, process, past);
+        past.acknowledged.add(letter);
+        past.claim.promise([text], true);
+        if (!past.isRemoved) checkAcknowledged(text, past);
+      }
+      return (function* () {
+        const held = yield* acquiring(
+          acquire(port, place, PATIENCE),
+          place,
+          knowsOnly,
+        );
+        if (held === undefined) throw new Violation(`${letter} gives up`);
+        const { own: { path, status: { dev, ino } } } = held;
+        knowsOnly(`holds ${path} ${dev}:${ino}`);
+        try {
+          yield* change(held);
+        } finally {
+          yield* attempt(release(held));
+        }
+        return undefined;
+      })();
+    },
+    resolved() {},
+    ...(past.isRemoved
+      ? {
+        rejected(error) {
+          if (error instanceof Refusal && error.code === "LOCK_LOST") return;
+          throw new Violation(`an update fails: ${error}`);
+        },
+      }
+      : {}),
+  };
+}
+
+const WHOLE = {
+  maxBytes: 2 ** 20,
+  capacity: 2 ** 20,
+  retryMs: 0,
+  signal: undefined,
+};
+
+/**
+ * Nobody may write who, when he last looked, did not have the lock file that is
+ * there locked. Between that look and the rename it may be lost unnoticed.
+ */
+function* looking<T>(
+  protocol: Protocol<T>,
+  lockFile: string,
+  letter: string,
+  process: Process,
+  { looks }: Past,
+): Protocol<T> {
+  let step = protocol.next();
+  while (!step.done) {
+    const { name, args: [path] } = step.value;
+    let result: unknown;
+    try {
+      result = yield step.value;
+    } catch (error) {
+      step = protocol.throw(error);
+      continue;
+    }
+    if (name === "lstat" && path === lockFile) {
+      looks.set(letter, process.lstat(path).lockedBy === process);
+    }
+    if (name === "rename" && !looks.get(letter)) {
+      throw new Violation(`${letter} writes, and has lost its lock`);
+    }
+    step = protocol.next(result);
+  }
+  return step.value;
+}
+
+function checkAcknowledged(text: string, { acknowledged }: Past): void {
+  for (const letter of acknowledged) {
+    if (!text.includes(letter)) {
+      throw new Violation(`the update of ${letter} is lost: it is "${text}"`);
+    }
+  }
+}
+
+/** Somebody who removes what he takes for stale. */
+function remover(process: Process, path: string): Actor {
+  return {
+    process,
+    *start(): Protocol<undefined> {
+      try {
+        yield { name: "unlink", args: [path], cost: "cheap" };
+      } catch (error) {
+        if (!failedWith(error, "ENOENT")) throw error;
+      }
+      return undefined;
+    },
+    resolved() {},
+  };
+}
+
+interface Plan {
+  readonly letters: string;
+  readonly kills?: number;
+  readonly isLeft?: true;
+  /** Whether somebody removes the lock by hand. */
+  readonly isRemoved?: true;
+}
+
+function updates(name: string, plan: Plan): Scenario {
+  const { letters, kills = 0, isLeft, isRemoved = false } = plan;
+  return {
+    name,
+    kills,
+    build() {
+      const machine = lockMachine(isLeft);
+      const setup = machine.start("former", 1);
+      const file = setup.create(PATH, 0o644);
+      setup.write(file, new TextEncoder().encode(OLD));
+      setup.close(file);
+      machine.syncAll();
+      machine.processes.shift();
+      const legal = arrangements(letters).map((order) => ({
+        text: OLD + order,
+        mode: 0o644,
+      }));
+      const view = liveView(machine);
+      const claim = new FileClaim(PATH, legal, true, view);
+      const past: Past = {
+        claim,
+        acknowledged: new Set(),
+        looks: new Map(),
+        isRemoved,
+      };
+      const scene = {
+        operation: name,
+        machine,
+        claims: [claim],
+        innocents: new Map<string, string>(),
+        paths: new Set(["/d", PATH]),
+        passing: LOCK_NAMES,
+        staying: isRemoved ? LOCK_NAMES : undefined,
+        isSecret: false,
+      };
+      const actors = [...letters].map((letter, index) =>
+        updater(machine.start(`process${index}`, 100 + index), letter, past)
+      );
+      if (isRemoved) {
+        actors.push(remover(machine.start("hand", 99), "/d/.f.lock"));
+      }
+      return {
+        scene,
+        actors,
+        key: () => [...past.acknowledged, ...past.looks].join(),
+        ended: (world: World) => {
+          const text = world.claim(PATH).current ?? "";
+          if (!isRemoved) checkAcknowledged(text, past);
+        },
+      };
+    },
+  };
+}
+
+/** Some of the letters, in every order. */
+function arrangements(letters: string): string[] {
+  return [
+    "",
+    ...[...letters].flatMap((letter) =>
+      arrangements(letters.replace(letter, "")).map((rest) => letter + rest)
+    ),
+  ];
+}
+
+export const UPDATE_SCENARIOS: readonly Scenario[] = [
+  updates("two updates, one of which is killed", { letters: "AB", kills: 1 }),
+];
+
+/** For which the short form has no time. */
+export const LARGE_UPDATE_SCENARIOS: readonly Scenario[] = [
+  updates("two updates, both may be killed, and a lock that is left", {
+    letters: "AB",
+    kills: 2,
+    isLeft: true,
+  }),
+  updates("two updates, and somebody who removes the lock", {
+    letters: "AB",
+    isRemoved: true,
+  }),
+];

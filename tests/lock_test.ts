@@ -492,6 +492,40 @@ test("what SQLite says is told in the caller's terms, or begun again", () =>
     assert.deepEqual(readdirSync(directory), []);
   }));
 
+test("a link that is refused is told by what is refused", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const take = (port: FaultPort) =>
+      onPort(port, () => withLock(path, () => "held"));
+    // The kernel looks for the file before it asks the file system.
+    const withoutLinks = new FaultPort().intercept(({ name, args: [from] }) =>
+      name === "link" && existsSync(String(from))
+        ? { code: "EPERM" }
+        : undefined
+    );
+    const error = await rejection(take(withoutLinks));
+    assert.ok(error instanceof AtomicError);
+    assert.equal(error.code, "UNSUPPORTED_ENVIRONMENT");
+    assert.deepEqual(readdirSync(directory), []);
+    // A stranger's lock file, which its holder has removed since.
+    assert.equal(await take(new FaultPort().fail("link", "EPERM", 1)), "held");
+    assert.deepEqual(readdirSync(directory), []);
+  }));
+
+test("a lock whose file somebody removes during its release is given back", () =>
+  inScratch(async (directory) => {
+    const lockFile = join(directory, ".f.lock");
+    const port = new FaultPort().intercept(({ name, args: [path] }) => {
+      if (name === "unlink" && path === lockFile) unlinkSync(lockFile);
+      return undefined;
+    });
+    await onPort(port, async () => {
+      const lock = await acquireLock(join(directory, "f"));
+      await lock.release();
+    });
+    assert.deepEqual(readdirSync(directory), []);
+  }));
+
 test("a lock file that changes hands meanwhile is asked for anew", () =>
   inScratch(async (directory) => {
     const path = join(directory, "f");

@@ -29,6 +29,8 @@ const FSYNC =
 const CRASHES = "crash points: writeTextAtomicSync";
 const FAULTS = "each call fails: writeTextAtomicSync";
 
+const HELD_TWICE = /process\d holds it, and process\d/;
+
 const CONTROLS: readonly Control[] = [
   {
     breaks: "the file is not synced",
@@ -397,6 +399,202 @@ const CONTROLS: readonly Control[] = [
     }],
     exploration: "realm: createNew before another write",
     finds: /has resolved, but after a crash it is/,
+  },
+  {
+    breaks: "a lock file is told by its number, without a link that keeps it",
+    edits: [
+      {
+        file: "_lock.ts",
+        find:
+          "const path = `${place.path}.${pid}.${port.date()}.${port.randomUUID()}`;",
+        replace: "const { path } = place;\n    void pid;",
+      },
+      {
+        file: "_lock.ts",
+        find: "const wasFound = yield* linkedTo(place, place.path, path);",
+        replace:
+          "const wasFound = (yield* lstatIfPresent(path)) !== undefined;",
+      },
+      {
+        file: "_lock.ts",
+        find:
+          "    if (!(yield* linkedTo(place, path, place.path))) return undefined;\n",
+        replace: "",
+      },
+      {
+        file: "_lock.ts",
+        find:
+          "      yield* attempt(unlinkIfPresent(path));\n      throw error;\n    }\n    yield* unlinkIfPresent(path);\n",
+        replace:
+          '      if (!failedWith(error, "EEXIST")) throw error;\n    }\n',
+      },
+      {
+        file: "_lock.ts",
+        find: "    yield* unlinkIfPresent(own.path);\n  } finally {",
+        replace: "  } finally {",
+      },
+      {
+        file: "_lock.ts",
+        find: "  yield* unlinkIfPresent(own.path);\n}\n\n/**\n * A holder",
+        replace: "}\n\n/**\n * A holder",
+      },
+    ],
+    exploration: "locks: one thrice, another once",
+    finds: HELD_TWICE,
+  },
+  {
+    breaks: "a lock file is not looked at before it is opened",
+    edits: [{
+      file: "_lock.ts",
+      find: 'if (status.kind === "file" && status.size === 0) {',
+      replace: "if (status.size >= 0) {",
+    }],
+    exploration: "locks: a link that somebody has planted",
+    finds: /\/d\/planted is no business of a write/,
+  },
+  {
+    breaks: "the lock makes a journal",
+    edits: [{
+      file: "_lock.ts",
+      find: '  "PRAGMA journal_mode=MEMORY",\n',
+      replace: "",
+    }],
+    exploration: "locks: two processes, one of which is killed",
+    finds: /\.f\.lock\..*-journal is no business of a write/,
+  },
+  {
+    breaks: "the transaction of a lock writes nothing",
+    edits: [{
+      file: "_lock.ts",
+      find: '  "PRAGMA user_version=1",\n',
+      replace: "",
+    }],
+    exploration:
+      "locks: a lock file of root's, which two others may read and link",
+    finds: HELD_TWICE,
+  },
+  {
+    breaks: "a lock is not compared once it is there",
+    edits: [{
+      file: "_lock.ts",
+      find: "        (yield* isCurrent(place, own))\n      ) {",
+      replace: "        own !== undefined\n      ) {",
+    }],
+    exploration: "locks: two processes, one of them twice",
+    finds: HELD_TWICE,
+  },
+  {
+    breaks: "who has only waited removes the lock file",
+    edits: [{
+      file: "_lock.ts",
+      find: "      yield* leave(own, database);\n",
+      replace:
+        "      yield* unlinkIfPresent(place.path);\n      yield* leave(own, database);\n",
+    }],
+    exploration: "locks: two processes, one of them twice",
+    finds: HELD_TWICE,
+  },
+  {
+    breaks: "the lock is freed before its file is removed",
+    edits: [
+      {
+        file: "_lock.ts",
+        find: "    if (yield* isCurrent(place, own)) yield* unlinkIfPresent(",
+        replace:
+          '    const isOurs = yield* isCurrent(place, own);\n    yield* inlineCall("closeDatabase", database);\n    if (isOurs) yield* unlinkIfPresent(',
+      },
+      {
+        file: "_lock.ts",
+        find:
+          '  } finally {\n    yield* inlineCall("closeDatabase", database);\n',
+        replace: "  } finally {\n",
+      },
+    ],
+    exploration: "locks: two processes, one of them twice",
+    finds: HELD_TWICE,
+  },
+  {
+    breaks: "who finds his link removed, on Bun, does not begin again",
+    edits: [{
+      file: "_lock.ts",
+      find: "    if (isGone) return undefined;\n",
+      replace: "    void isGone;\n",
+    }],
+    exploration: "locks: what a kill has left, on Bun",
+    finds: /process\d fails: SystemCallError: openDatabase failed/,
+  },
+  {
+    breaks: "a stranger's lock file that is freed is taken for one that stays",
+    edits: [{
+      file: "_lock.ts",
+      find: "      if (status === undefined) return false;\n",
+      replace: "      if (status === undefined) throw error;\n",
+    }],
+    exploration: "locks: two users",
+    finds: /process\d fails: SystemCallError: link failed/,
+  },
+  {
+    breaks: "a file system without hard links is taken for a stranger's file",
+    edits: [{
+      file: "_lock.ts",
+      find: 'if (from === place.path && failedWith(error, "EPERM")) {',
+      replace: 'if (failedWith(error, "EPERM")) {',
+    }],
+    exploration: "locks: no hard links",
+    finds: /process\d fails: Refusal: its lock file/,
+  },
+  {
+    breaks: "a lock whose file is removed meanwhile is not given back",
+    edits: [{
+      file: "_lock.ts",
+      find: "(yield* isCurrent(place, own)) yield* unlinkIfPresent(place.path)",
+      replace:
+        '(yield* isCurrent(place, own)) yield* call("unlink", place.path)',
+    }],
+    exploration: "updates: an update, and somebody who removes the lock",
+    finds: /\.f\.lock\..* is left/,
+  },
+  {
+    breaks: "an update does not look whether it still has its lock",
+    edits: [{
+      file: "_core.ts",
+      find:
+        "  if (request.held !== undefined) yield* checkHeld(request.held);\n",
+      replace: "  void checkHeld;\n",
+    }],
+    exploration: "updates: an update, and somebody who removes the lock",
+    finds: /writes, and does not have its lock/,
+  },
+  {
+    breaks: "a written update is not synced in its directory",
+    edits: [{
+      file: "_core.ts",
+      find:
+        "    yield* afterCommit(\n      syncSince(port, directory, target.directory, syncFailure),\n    );\n",
+      replace: "",
+    }],
+    exploration: "updates: two updates, one of which is killed",
+    finds: /\/d\/f has resolved, but after a crash it is/,
+  },
+  {
+    breaks: "an update reads before it has the lock",
+    edits: [{
+      file: "tests/sim/update_scenarios.ts",
+      find: "const bytes = yield* readWhole(port, PATH, WHOLE);",
+      replace: "const bytes = before;",
+    }, {
+      file: "tests/sim/update_scenarios.ts",
+      find: "        const held = yield* acquiring(",
+      replace:
+        "        before = yield* readWhole(port, PATH, WHOLE);\n        const held = yield* acquiring(",
+    }, {
+      file: "tests/sim/update_scenarios.ts",
+      find: "      const place = lockPlace(port, PATH);\n",
+      replace:
+        "      const place = lockPlace(port, PATH);\n      let before: Uint8Array | undefined;\n",
+    }],
+    exploration: "updates: two updates, one of which is killed",
+    finds: /the update of [AB] is lost/,
   },
 ];
 

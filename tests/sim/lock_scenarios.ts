@@ -124,6 +124,8 @@ interface Plan {
   readonly bun?: readonly number[];
   /** Whether somebody has the lock file open that was left, and closes it some time. */
   readonly isOpen?: true;
+  /** Whether somebody has planted a link in the place of the lock file. */
+  readonly isPlanted?: true;
   /** Whether the file system has no hard links, so that nobody can have the lock. */
   readonly isWithoutLinks?: true;
 }
@@ -146,7 +148,7 @@ export function lockMachine(isLeft = false): Machine {
 
 function lock(name: string, plan: Plan): Scenario {
   const { times, kills = 0, isLeft, users = [], linksForAll, bun = [] } = plan;
-  const { isOpen, isWithoutLinks } = plan;
+  const { isOpen, isPlanted, isWithoutLinks } = plan;
   return {
     name,
     kills,
@@ -154,6 +156,11 @@ function lock(name: string, plan: Plan): Scenario {
       const machine = lockMachine(isLeft);
       machine.protectsHardLinks = !linksForAll;
       machine.hasHardLinks = !isWithoutLinks;
+      if (isPlanted) {
+        const stranger = machine.start("stranger", 1, 1000);
+        stranger.symlink("/d/planted", "/d/.f.lock");
+        machine.processes.pop();
+      }
       const holders = new Set<string>();
       const scene = {
         operation: name,
@@ -162,8 +169,10 @@ function lock(name: string, plan: Plan): Scenario {
         innocents: new Map<string, string>(),
         paths: new Set(["/d"]),
         passing: LOCK_NAMES,
-        // Those who may only read it may not remove it either.
-        staying: isLeft && users.length > 0 ? /^\/d\/\.f\.lock/ : undefined,
+        // Only its holder removes it, and nobody can hold it here.
+        staying: isPlanted || (isLeft && users.length > 0)
+          ? LOCK_NAMES
+          : undefined,
         isSecret: false,
       };
       const actors = times.map((times, index) => {
@@ -171,6 +180,8 @@ function lock(name: string, plan: Plan): Scenario {
         const process = machine.start(`process${index}`, 100 + index, uid);
         const refusal = isWithoutLinks
           ? "UNSUPPORTED_ENVIRONMENT"
+          : isPlanted
+          ? "NOT_A_LOCK"
           : uid === 0
           ? undefined
           : "EACCES";
@@ -209,6 +220,8 @@ export const LOCK_SCENARIOS: readonly Scenario[] = [
     users: [1000, 1001],
     linksForAll: true,
   }),
+  lock("two users", { times: [1, 1], users: [1000, 1001] }),
+  lock("a link that somebody has planted", { times: [1], isPlanted: true }),
   lock("no hard links", { times: [1, 1], isWithoutLinks: true }),
 ];
 

@@ -116,7 +116,7 @@ function* looking<T>(
       looks.set(letter, process.lstat(path).lockedBy === process);
     }
     if (name === "rename" && !looks.get(letter)) {
-      throw new Violation(`${letter} writes, and has lost its lock`);
+      throw new Violation(`${letter} writes, and does not have its lock`);
     }
     step = protocol.next(result);
   }
@@ -187,7 +187,7 @@ function updates(name: string, plan: Plan): Scenario {
         innocents: new Map<string, string>(),
         paths: new Set(["/d", PATH]),
         passing: LOCK_NAMES,
-        staying: isRemoved ? LOCK_NAMES : undefined,
+        staying: isRemoved ? /^\/d\/\.f\.lock$/ : undefined,
         isSecret: false,
       };
       const actors = [...letters].map((letter, index) =>
@@ -221,6 +221,10 @@ function arrangements(letters: string): string[] {
 
 export const UPDATE_SCENARIOS: readonly Scenario[] = [
   updates("two updates, one of which is killed", { letters: "AB", kills: 1 }),
+  updates("an update, and somebody who removes the lock", {
+    letters: "A",
+    isRemoved: true,
+  }),
 ];
 
 /** For which the short form has no time. */

@@ -103,8 +103,18 @@ export class SimulatedSqlite {
         throw new PosixError("SQLITE_CANTOPEN", "openDatabase", path);
       }
       return isMissing
-        ? [this.#process.create(path, 0o644), false]
+        ? [this.#process.create(this.#destination(path), 0o644), false]
         : [this.#process.open(path), true];
+    }
+  }
+
+  /** Where a link leads to a file that is missing, that one is made. */
+  #destination(path: string): string {
+    try {
+      return this.#process.readlink(path);
+    } catch (error) {
+      if (error instanceof PosixError) return path;
+      throw error;
     }
   }
 

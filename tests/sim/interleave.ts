@@ -56,6 +56,8 @@ export interface Scenario {
   readonly name: string;
   /** How many may be killed, where that is not for the bounds to say. */
   readonly kills?: number;
+  /** How many states are looked at, where there is no time for all. */
+  readonly states?: number;
   /** Builds the same machine each time. */
   build(): {
     scene: Scene;

@@ -114,6 +114,8 @@ interface Plan {
   /** How often each takes it. */
   readonly times: readonly number[];
   readonly kills?: number;
+  /** How many states are looked at, where there is no time for all. */
+  readonly states?: number;
   /** Whether a lock file was left by a kill. */
   readonly isLeft?: true;
   /** Whose each process is; root's, if nothing is said. */
@@ -152,6 +154,7 @@ function lock(name: string, plan: Plan): Scenario {
   return {
     name,
     kills,
+    ...(plan.states === undefined ? {} : { states: plan.states }),
     build() {
       const machine = lockMachine(isLeft);
       machine.protectsHardLinks = !linksForAll;
@@ -255,5 +258,5 @@ export const LARGE_LOCK_SCENARIOS: readonly Scenario[] = [
     users: [0, 1000, 1001],
     linksForAll: true,
   }),
-  lock("three processes", { times: [1, 1, 1] }),
+  lock("three processes", { times: [1, 1, 1], states: 300_000 }),
 ];

@@ -184,8 +184,8 @@ function exploreEach(group: string, scenarios: readonly Scenario[]): void {
   for (const scenario of scenarios) {
     if (!isChosen(`${group}: ${scenario.name}`)) continue;
     const tally = new Tally(scenario.name);
-    const { kills = PROCESSES.kills } = scenario;
-    const bounds = { ...PROCESSES, kills };
+    const { kills = PROCESSES.kills, states = PROCESSES.states } = scenario;
+    const bounds = { ...PROCESSES, kills, states };
     const { finding, isClosed } = explore(scenario, bounds, tally);
     report(tally, finding, isClosed);
   }

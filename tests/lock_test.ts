@@ -451,22 +451,6 @@ test("what SQLite says is told in the caller's terms, or begun again", () =>
       /a lock needs the SQLite that is built into/,
       "UNSUPPORTED_ENVIRONMENT",
     );
-    const lockFile = join(directory, ".f.lock");
-    await fails(
-      new FaultPort().intercept(({ name, args: [from] }) =>
-        name === "link" && from !== lockFile ? { code: "EPERM" } : undefined
-      ),
-      /a lock needs hard links/,
-      "UNSUPPORTED_ENVIRONMENT",
-    );
-    let isFreed = false;
-    const freed = new FaultPort().intercept(({ name }) => {
-      if (name !== "link" || isFreed) return undefined;
-      isFreed = true;
-      return { code: "EPERM" };
-    });
-    // It was another user's, who removes it before it is looked at.
-    assert.equal(await take(freed), "held");
     await fails(
       new FaultPort().fail("execute", "SQLITE_IOERR"),
       /execute failed/,

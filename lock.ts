@@ -39,6 +39,7 @@ import { checkOptions, type Lock, type LockOptions } from "./_options.ts";
 import { absolutePath } from "./_path.ts";
 import type { Protocol } from "./_protocol.ts";
 import { currentPort } from "./_runtime/current.ts";
+import type { Port } from "./_runtime/port.ts";
 import { lstatIfPresent, type TargetRequest } from "./_target.ts";
 import type { LockCandidate } from "./errors.ts";
 
@@ -350,9 +351,30 @@ function* isAbsent({ place }: WantedLock): Protocol<boolean> {
 
 async function isHeld(wanted: WantedLock): Promise<boolean> {
   if (await runAsync(wanted.port, isAbsent(wanted))) return false;
-  const lock = await tryFor(wanted);
+  const lock = await probe(wanted);
   await lock?.release();
   return lock === undefined;
+}
+
+const probesByPort = new WeakMap<
+  Port,
+  Map<string, ReturnType<typeof tryFor>>
+>();
+
+/** Those who ask at the same time ask together, or they would find each other. */
+async function probe(wanted: WantedLock): ReturnType<typeof tryFor> {
+  const { port, place: { path } } = wanted;
+  let probes = probesByPort.get(port);
+  if (probes === undefined) probesByPort.set(port, probes = new Map());
+  const underWay = probes.get(path);
+  if (underWay !== undefined) return await underWay;
+  const tried = tryFor(wanted);
+  probes.set(path, tried);
+  try {
+    return await tried;
+  } finally {
+    probes.delete(path);
+  }
 }
 
 function isHeldSync(wanted: WantedLock): boolean {

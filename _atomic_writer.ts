@@ -102,7 +102,7 @@ class Writer implements AtomicWriter {
       port,
       attempt,
       this.#write.lockable(request),
-      ({ held }) => this.#write.commit(appended, held),
+      (request) => this.#write.commit(appended, request),
     );
     this.#last = receipt.catch(() => {});
     try {

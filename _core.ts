@@ -13,7 +13,8 @@
  *           chown, chmod                          only where they differ
  *           fsync the file
  *           close it
- * commit    is the lock still ours?               only where one is held
+ * commit    put D/f.sha256 into place             only where a checksum is kept
+ *           is the lock still ours?               only where one is held
  *           rename it to D/f                      the one moment of change
  * confirm   fsync D, close D
  * discard   close, unlink                         instead, after a failure before commit
@@ -27,10 +28,14 @@
  *   Nothing touches that name again: it may be somebody else's by now.
  * - *confirmed*: a power cut cannot undo it.
  *
+ * A checksum is a file of its own, replaced by this same protocol while the old
+ * content is still there. It names both, the new content and the old.
+ *
  * @module
  */
 
 import { openToSync, syncMadeDirectories } from "./_directories.ts";
+import { HASHED_AT_ONCE } from "./_hashing.ts";
 import { checkHeld, type HeldLock } from "./_lock.ts";
 import {
   applyMetadata,
@@ -42,7 +47,7 @@ import {
   mustChangeOwner,
   PRIVATE_MODE,
 } from "./_metadata.ts";
-import type { WriteReceipt } from "./_options.ts";
+import type { ChecksumAlgorithm, WriteReceipt } from "./_options.ts";
 import {
   attempt,
   blockingCall,
@@ -54,10 +59,28 @@ import {
   SystemCallError,
 } from "./_protocol.ts";
 import { retrying } from "./_retry.ts";
-import { NOT_CAPABLE, type OpenFile, type Port } from "./_runtime/port.ts";
+import {
+  type Hash,
+  NOT_CAPABLE,
+  type OpenFile,
+  type Port,
+} from "./_runtime/port.ts";
+import {
+  type Digests,
+  previousDigests,
+  readSidecar,
+  removeSidecars,
+  sidecarPath,
+  sidecarText,
+} from "./_sidecar.ts";
 import { isPlanted } from "./_sticky.ts";
 import { lastSyncFailure, syncSince } from "./_sync_failures.ts";
-import { lstatIfPresent, type Target, type TargetRequest } from "./_target.ts";
+import {
+  lstatIfPresent,
+  resolveTarget,
+  type Target,
+  type TargetRequest,
+} from "./_target.ts";
 import {
   createTemporary,
   removeAfterFailure,
@@ -69,6 +92,8 @@ import {
 export interface WriteRequest extends TargetRequest, MetadataRequest {
   /** The lock that it is made under. */
   readonly held: HeldLock | undefined;
+  /** The checksum to put beside the target, under a lock; `false` removes what is there. */
+  readonly checksum: ChecksumAlgorithm | false | undefined;
 }
 
 /** A write between its first system call and its last. */
@@ -84,6 +109,9 @@ export interface StagedWrite {
   /** Open before the commit, so that what would stop its sync stops the write. */
   directory: OpenFile | undefined;
   bytes: number;
+  /** Of all bytes, where a checksum is kept. */
+  hash: Hash | undefined;
+  digest: string | undefined;
   notPreserved: WriteReceipt["notPreserved"];
   /** The last failed sync of the directory before the commit. */
   syncFailure: SystemCallError | undefined;
@@ -145,6 +173,8 @@ export function* stage(
     file: undefined,
     directory: undefined,
     bytes: 0,
+    hash: request.checksum ? port.createHash(request.checksum) : undefined,
+    digest: undefined,
     notPreserved: [],
     syncFailure: undefined,
   };
@@ -159,18 +189,32 @@ export function* append(
   write: StagedWrite,
   bytes: Uint8Array,
 ): Protocol<void> {
+  const { hash } = write;
+  const { length } = bytes;
+  const most = hash === undefined ? LARGEST_WRITE : HASHED_AT_ONCE;
+  for (let offset = 0; offset < length; offset += most) {
+    write.request.signal?.throwIfAborted();
+    refuseShrunk(bytes, length);
+    const piece = bytes.subarray(offset, offset + most);
+    if (hash === undefined) {
+      yield* appendPiece(write, piece);
+    } else {
+      // A copy: bytes that are changed after they were hashed would be taken
+      // for damage as soon as they are read.
+      const copy = piece.slice();
+      hash.update(copy);
+      yield* appendPiece(write, copy);
+    }
+  }
+}
+
+function* appendPiece(write: StagedWrite, bytes: Uint8Array): Protocol<void> {
   const file = openFileOf(write);
   const { length } = bytes;
   for (let offset = 0; offset < length;) {
     write.request.signal?.throwIfAborted();
-    // A buffer that is transferred or shrunk meanwhile has no bytes any more.
-    if (bytes.length !== length) {
-      throw new Refusal(
-        "SHORT_WRITE",
-        `the bytes were changed during the write: of ${length} only ${bytes.length} are left`,
-      );
-    }
-    const rest = bytes.subarray(offset, offset + LARGEST_WRITE);
+    refuseShrunk(bytes, length);
+    const rest = bytes.subarray(offset);
     // A full disk takes a part without an error: without the loop a truncated
     // file would be installed.
     const taken = yield* callMoving(rest.length)("write", file, rest);
@@ -180,6 +224,15 @@ export function* append(
     offset += taken;
     write.bytes += taken;
   }
+}
+
+/** A buffer that is transferred or shrunk meanwhile has no bytes any more. */
+function refuseShrunk(bytes: Uint8Array, length: number): void {
+  if (bytes.length === length) return;
+  throw new Refusal(
+    "SHORT_WRITE",
+    `the bytes were changed during the write: of ${length} only ${bytes.length} are left`,
+  );
 }
 
 /** Looks again at what will be replaced: a stream may be committed long after it was staged. */
@@ -231,6 +284,9 @@ export function* commit(
   if (temporary === undefined) throw new Error("Cannot commit a write twice");
   // The last chance: from here on the write cannot be taken back.
   request.signal?.throwIfAborted();
+  if (request.checksum !== undefined) {
+    yield* commitChecksum(write, request.checksum);
+  }
   company.checkTurn();
   // Removed by hand, it may be somebody else's by now, whose change this would undo.
   if (request.held !== undefined) yield* checkHeld(request.held);
@@ -245,6 +301,66 @@ export function* commit(
   }
   write.temporary = undefined;
   untrackTemporary(temporary);
+}
+
+/** Has the checksum name the new content beside the old, so that whichever a crash leaves is named. */
+function* commitChecksum(
+  write: StagedWrite,
+  kept: ChecksumAlgorithm | false,
+): Protocol<void> {
+  const { port, request, target, hash, intended: { mode } } = write;
+  const { path } = target;
+  if (request.createNew && (yield* exists(path))) {
+    throw new Refusal("EEXIST", "it exists, and createNew asks for a new file");
+  }
+  try {
+    if (hash !== undefined && kept) {
+      const digest = write.digest = hash.digest();
+      const previous = yield* previousDigests(port, path, kept, request);
+      const digests = { digest, previous };
+      yield* replaceSidecar(port, request, target, kept, digests, mode);
+      // Too late for an abort: the checksum is another one.
+      write.request = { ...request, signal: undefined };
+    }
+    yield* removeSidecars(port, write.request, target, kept);
+  } catch (error) {
+    // The target is as it was, and the checksum names it.
+    if (error instanceof SystemCallError) error.committed = false;
+    throw error;
+  }
+}
+
+/** Puts a checksum of the target into place, by this same protocol. */
+export function* replaceSidecar(
+  port: Port,
+  request: WriteRequest,
+  target: Target,
+  algorithm: ChecksumAlgorithm,
+  digests: Digests,
+  mode: number | undefined,
+): Protocol<WriteReceipt> {
+  // What is not ours stays.
+  yield* readSidecar(port, target.path, algorithm, request);
+  const id = port.randomUUID();
+  const text = sidecarText(target.name, { ...digests, id });
+  const sidecar: WriteRequest = {
+    ...request,
+    path: sidecarPath(target.path, algorithm),
+    // Who may not read the content may not guess at it either.
+    mode: mode === undefined ? undefined : mode & READ_AND_WRITE,
+    symlinks: "reject",
+    createNew: false,
+    checksum: undefined,
+    durability: request.durability === "none" ? "none" : "full",
+  };
+  const bytes = new TextEncoder().encode(text);
+  return yield* replace(
+    port,
+    sidecar,
+    yield* resolveTarget(port, sidecar),
+    (write) => append(write, bytes),
+    ALONE,
+  );
 }
 
 /** Waits until a power cut cannot bring the old content back. */
@@ -265,6 +381,7 @@ export function* confirm(write: StagedWrite): Protocol<WriteReceipt> {
     bytes: write.bytes,
     fileSynced: request.durability !== "none",
     directorySynced: directory !== undefined,
+    digest: write.digest,
     created: target.absent,
     superseded: false,
     notPreserved: write.notPreserved,
@@ -287,6 +404,15 @@ export function* discard(
   if (temporary === undefined) return undefined;
   return yield* removeAfterFailure(temporary, write.bytes, reason);
 }
+
+const READ_AND_WRITE = 0o666;
+
+/** A write that no other one has to do with. */
+const ALONE: Company = {
+  staged: () => {},
+  checkTurn: () => {},
+  olderTemporary: () => undefined,
+};
 
 /** Bounds the memory and the time of one call, so that an abort is soon seen. */
 const LARGEST_WRITE = 16 * 1024 * 1024;

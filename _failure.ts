@@ -10,6 +10,8 @@ import {
   AlreadyExistsError,
   AtomicError,
   type AtomicErrorOptions,
+  ChecksumMismatchError,
+  ChecksumMissingError,
   CrossDeviceError,
   DurabilityError,
   LockLostError,
@@ -23,6 +25,7 @@ import {
 import { LockTimeout } from "./_lock.ts";
 import { directoryOf, withoutDots } from "./_path.ts";
 import { ProtocolError, Refusal, SystemCallError } from "./_protocol.ts";
+import { Mismatch } from "./_verified_read.ts";
 import { type Host, NO_SQLITE, NOT_CAPABLE } from "./_runtime/port.ts";
 
 /** The call that failed, as its caller made it. */
@@ -63,6 +66,16 @@ export function explain(
       candidates: found,
     });
   }
+  if (error instanceof Mismatch) {
+    const { code, actual, sidecar: { digest, previous } } = error;
+    const expected = [digest, ...previous];
+    return new ChecksumMismatchError(message(error.message), {
+      ...attempt,
+      code,
+      actual,
+      expected,
+    });
+  }
   if (error instanceof Refusal) {
     const { code } = error;
     const refused = REFUSALS[code] ?? AtomicError;
@@ -85,7 +98,9 @@ export function explain(
 }
 
 const REFUSALS: Readonly<Record<string, ErrorClass>> = {
+  CHECKSUM_MISSING: ChecksumMissingError,
   EEXIST: AlreadyExistsError,
+  ENOENT: NotFoundError,
   LOCK_LOST: LockLostError,
   UNSUPPORTED_ENVIRONMENT: UnsupportedEnvironmentError,
 };

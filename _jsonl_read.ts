@@ -15,17 +15,17 @@ import {
 } from "./_options.ts";
 import { absolutePath } from "./_path.ts";
 import { blockingCall, call, failedWith, type Protocol } from "./_protocol.ts";
-import { openFile, type ReadRequest } from "./_read.ts";
 import { currentPort } from "./_runtime/current.ts";
 import type { OpenFile, Port } from "./_runtime/port.ts";
 import { decodeText } from "./_utf8.ts";
+import { openVerified, type VerifiedRequest } from "./_verified_read.ts";
 import { ParseError } from "./errors.ts";
 
 /** A read of JSON lines that is ready for its first system call. */
 export interface LineRead<T> {
   readonly port: Port;
   readonly attempt: Attempt;
-  readonly request: ReadRequest;
+  readonly request: VerifiedRequest;
   readonly options: JsonlReadOptions & FallbackOption<Iterable<T>>;
 }
 
@@ -46,8 +46,9 @@ export function prepareLineRead<T>(
     access: "read",
     path: absolutePath(port, path),
   };
-  const request: ReadRequest = {
+  const request: VerifiedRequest = {
     maxBytes: Infinity,
+    checksum: options.checksum,
     capacity: Infinity,
     retryMs: options.retryMs ?? 1000,
     signal: options.signal,
@@ -69,7 +70,10 @@ export async function* readLines<T>(
   };
   let file: OpenFile;
   try {
-    ({ file } = await runAsync(port, openFile(port, attempt.path, request)));
+    ({ file } = await runAsync(
+      port,
+      openVerified(port, attempt.path, request),
+    ));
   } catch (error) {
     yield* fallBack(read, error);
     return;
@@ -77,9 +81,12 @@ export async function* readLines<T>(
   try {
     const parser = new LineParser<T>(attempt, options);
     const chunk = new Uint8Array(CHUNK_BYTES);
-    for (;;) {
+    // A pipe has no positions; the handle of what was verified is at its end.
+    for (let position = 0;;) {
       request.signal?.throwIfAborted();
-      const length = await run(blockingCall("read", file, chunk));
+      const at = request.checksum ? position : undefined;
+      const length = await run(blockingCall("read", file, chunk, at));
+      position += length;
       if (length === 0) break;
       yield* parser.take(chunk.subarray(0, length));
     }
@@ -103,7 +110,7 @@ export function* readLinesSync<T>(
   };
   let file: OpenFile;
   try {
-    ({ file } = runSync(port, openFile(port, attempt.path, request)));
+    ({ file } = runSync(port, openVerified(port, attempt.path, request)));
   } catch (error) {
     yield* fallBack(read, error);
     return;
@@ -111,9 +118,12 @@ export function* readLinesSync<T>(
   try {
     const parser = new LineParser<T>(attempt, options);
     const chunk = new Uint8Array(CHUNK_BYTES);
-    for (;;) {
+    // A pipe has no positions; the handle of what was verified is at its end.
+    for (let position = 0;;) {
       request.signal?.throwIfAborted();
-      const length = run(blockingCall("read", file, chunk));
+      const at = request.checksum ? position : undefined;
+      const length = run(blockingCall("read", file, chunk, at));
+      position += length;
       if (length === 0) break;
       yield* parser.take(chunk.subarray(0, length));
     }

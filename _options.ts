@@ -69,6 +69,9 @@ export interface LockOptions {
   signal?: AbortSignal | undefined;
 }
 
+/** How a checksum is computed. `"sha1"` is for reading old ones. */
+export type ChecksumAlgorithm = "sha256" | "sha512" | "sha1";
+
 /** The options of every write. */
 export interface WriteOptions {
   /**
@@ -124,6 +127,13 @@ export interface WriteOptions {
    * @default {false}
    */
   lock?: boolean | LockOptions | Lock | undefined;
+  /**
+   * The checksum beside the file, in `f.sha256` for `f`, in the form that
+   * `sha256sum -c` reads. `true` is `"sha256"`; `false` removes it. Without it a
+   * file that has one keeps it. A write that changes a checksum takes the lock
+   * of the file, whatever `lock` says.
+   */
+  checksum?: boolean | Exclude<ChecksumAlgorithm, "sha1"> | undefined;
   /**
    * For how many milliseconds to retry what is transient: no free file
    * descriptor, and on Windows a file that another process has open.
@@ -230,6 +240,14 @@ export interface ReadOptions {
   /** Rejects a file of more bytes (code `"TOO_LARGE"`) before memory is set aside for it. */
   maxBytes?: number | undefined;
   /**
+   * Whether the content must be what the checksum beside the file says, else a
+   * `ChecksumMismatchError`, and without one a `ChecksumMissingError`. `true`
+   * takes the strongest that is there.
+   *
+   * @default {false}
+   */
+  checksum?: boolean | ChecksumAlgorithm | undefined;
+  /**
    * For how many milliseconds to retry what is transient: no free file
    * descriptor, and on Windows a file that another process has open.
    *
@@ -283,6 +301,8 @@ export interface WriteReceipt {
   readonly fileSynced: boolean;
   /** Whether the directory was synced, and with it the new content's place in it. */
   readonly directorySynced: boolean;
+  /** The digest of the content, in hexadecimal digits, where its checksum was written. */
+  readonly digest: string | undefined;
   /** Whether nothing had that name before. */
   readonly created: boolean;
   /** Whether a newer write took this one's place: the other fields are that write's. */
@@ -314,6 +334,14 @@ function integer(from: number, to: number, expected: string): Check {
 
 const boolean: Check = (value) =>
   typeof value === "boolean" ? undefined : "a boolean";
+function booleanOr(...words: readonly string[]): Check {
+  const word = oneOf(...words);
+  return (value) => {
+    if (typeof value === "boolean") return undefined;
+    const expected = word(value);
+    return expected && `a boolean or ${expected}`;
+  };
+}
 const callback: Check = (value) =>
   typeof value === "function" ? undefined : "a function";
 // By shape: in a test runner's realm AbortSignal may be another class.
@@ -380,6 +408,7 @@ const WRITE_CHECKS = {
   parents: boolean,
   createNew: boolean,
   lock,
+  checksum: booleanOr("sha256", "sha512"),
   retryMs: milliseconds,
   signal,
 } satisfies Record<keyof WriteOptions, Check>;
@@ -399,6 +428,7 @@ const JSON_WRITE_CHECKS = {
 
 const READ_CHECKS = {
   maxBytes: integer(0, Number.MAX_SAFE_INTEGER, "an integer of at least 0"),
+  checksum: booleanOr("sha256", "sha512", "sha1"),
   retryMs: milliseconds,
   signal,
 } satisfies Record<keyof ReadOptions, Check>;
@@ -425,6 +455,53 @@ const JSONL_READ_CHECKS = {
   maxLineBytes: integer(1, 2 ** 31 - 1, "an integer from 1 to 2147483647"),
 } satisfies Record<keyof JsonlReadOptions, Check>;
 
+/** The options of the functions that compute a digest of a file, or look for its checksum. */
+export interface ChecksumOptions {
+  /**
+   * How it is computed.
+   *
+   * @default {"sha256"}
+   */
+  algorithm?: ChecksumAlgorithm | undefined;
+  /**
+   * For how many milliseconds to retry what is transient.
+   *
+   * @default {1000}
+   */
+  retryMs?: number | undefined;
+  /** Aborts the call, which rejects with the signal's reason. */
+  signal?: AbortSignal | undefined;
+}
+
+/** The options of {@linkcode writeChecksum}. */
+export interface ChecksumWriteOptions extends
+  Pick<
+    WriteOptions,
+    "durability" | "lock" | "retryMs" | "signal" | "symlinks"
+  > {
+  /**
+   * How it is computed.
+   *
+   * @default {"sha256"}
+   */
+  algorithm?: Exclude<ChecksumAlgorithm, "sha1"> | undefined;
+}
+
+const CHECKSUM_CHECKS = {
+  algorithm: oneOf("sha256", "sha512", "sha1"),
+  retryMs: milliseconds,
+  signal,
+} satisfies Record<keyof ChecksumOptions, Check>;
+
+const CHECKSUM_WRITE_CHECKS = {
+  algorithm: oneOf("sha256", "sha512"),
+  durability: WRITE_CHECKS.durability,
+  lock,
+  retryMs: milliseconds,
+  signal,
+  symlinks: WRITE_CHECKS.symlinks,
+} satisfies Record<keyof ChecksumWriteOptions, Check>;
+
 /** A kind of function, by the options it knows. */
 export type OptionKind =
   | "bytesWrite"
@@ -436,6 +513,8 @@ export type OptionKind =
   | "jsonRead"
   | "jsonlRead"
   | "lock"
+  | "checksum"
+  | "checksumWrite"
   | "textUpdate"
   | "jsonUpdate"
   | "defaults";
@@ -456,9 +535,11 @@ const CHECKS: Readonly<Record<OptionKind, Readonly<Record<string, Check>>>> = {
   jsonRead: { ...JSON_READ_CHECKS, fallback },
   jsonlRead: { ...JSONL_READ_CHECKS, fallback },
   lock: LOCK_CHECKS,
+  checksum: CHECKSUM_CHECKS,
+  checksumWrite: CHECKSUM_WRITE_CHECKS,
   textUpdate: { ...TEXT_UPDATE_CHECKS, initial },
   jsonUpdate: { ...JSON_UPDATE_CHECKS, reviver: callback, initial },
-  defaults: { ...JSON_WRITE_CHECKS, ...JSONL_READ_CHECKS, ...JSON_READ_CHECKS },
+  defaults: { ...JSONL_READ_CHECKS, ...JSON_READ_CHECKS, ...JSON_WRITE_CHECKS },
 };
 
 /** Whether this kind of function knows an option of that name. */

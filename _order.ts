@@ -74,6 +74,11 @@ export function enterLine(
   });
 }
 
+/** Whether writes of `path` are under way. */
+export function isLineBusy(port: Port, path: string): boolean {
+  return linesOf(port).has(path);
+}
+
 /** The strongest durability of a synchronous write to `path` and of those it would overtake, whose promises it takes over. */
 export function durabilityToOvertake(
   port: Port,

@@ -13,13 +13,13 @@ import { blockingCall, call, Refusal } from "./_protocol.ts";
 import {
   MOST_BYTES,
   MOST_TEXT_BYTES,
-  openFile,
   readFrom,
   type ReadRequest,
-} from "./_read.ts";
+} from "./_read_file.ts";
 import { currentPort } from "./_runtime/current.ts";
 import type { OpenFile, Port } from "./_runtime/port.ts";
 import { decodeText } from "./_utf8.ts";
+import { openVerified, type VerifiedRequest } from "./_verified_read.ts";
 
 /** One version of a file. Made by `openSnapshot`. */
 export interface Snapshot extends AsyncDisposable {
@@ -47,8 +47,9 @@ export async function snapshotOf(
     access: "read",
     path: absolutePath(port, path),
   };
-  const request: ReadRequest = {
+  const request: VerifiedRequest = {
     maxBytes: options.maxBytes ?? Infinity,
+    checksum: options.checksum,
     capacity: MOST_BYTES,
     retryMs: options.retryMs ?? 1000,
     signal: options.signal,
@@ -56,7 +57,7 @@ export async function snapshotOf(
   try {
     const { file } = await runAsync(
       port,
-      openFile(port, attempt.path, request),
+      openVerified(port, attempt.path, request),
     );
     return new OpenSnapshot(port, attempt, request, file);
   } catch (error) {

@@ -6,6 +6,11 @@
  */
 
 import {
+  checksumCameMeanwhile,
+  chooseChecksum,
+  isChecksummed,
+} from "./_checksum_choice.ts";
+import {
   append,
   type Company,
   complete,
@@ -15,13 +20,13 @@ import {
   type StagedWrite,
   type WriteRequest,
 } from "./_core.ts";
-import { runAsync } from "./_drive.ts";
-import type { HeldLock } from "./_lock.ts";
+import { runAsync, runInline } from "./_drive.ts";
 import type { WriteProgress, WriteReceipt } from "./_options.ts";
 import { enterLine } from "./_order.ts";
 import type { Protocol, SystemCallError } from "./_protocol.ts";
 import type { Port } from "./_runtime/port.ts";
 import { resolveTarget } from "./_target.ts";
+import { type LockableRequest, locking } from "./_under_lock.ts";
 
 /** Small chunks are gathered, since each call costs more than copying this much. */
 const BUFFER_BYTES = 256 * 1024;
@@ -82,15 +87,18 @@ export class StreamWrite {
   /** Creates the temporary file. */
   static async begin(
     port: Port,
-    request: WriteRequest,
+    request: LockableRequest,
   ): Promise<StreamWrite> {
     const write = await runAsync(port, beginStream(port, request));
     return new StreamWrite(port, request, write);
   }
 
   /** The request of a lock for its file, which was found when it began. */
-  lockable<R extends WriteRequest>(request: R): R {
-    return { ...request, path: this.#write.target.path, symlinks: "replace" };
+  lockable(request: LockableRequest): LockableRequest {
+    const { path } = this.#write.target;
+    const found = { ...request, path, symlinks: "replace" } as const;
+    const isKept = isChecksummed(this.#port, path, request);
+    return runInline(this.#port, isKept) ? locking(found) : found;
   }
 
   get bytes(): number {
@@ -110,9 +118,13 @@ export class StreamWrite {
   /** Puts it into place when its turn has come and all is `appended`, or discards it. */
   async commit(
     appended: Promise<unknown>,
-    held: HeldLock | undefined,
+    { held, checksum }: WriteRequest,
   ): Promise<WriteReceipt> {
-    this.#write.request = { ...this.#write.request, held };
+    // A digest of what is written already cannot be begun any more.
+    if (checksum && checksum !== this.#write.request.checksum) {
+      throw checksumCameMeanwhile();
+    }
+    this.#write.request = { ...this.#write.request, held, checksum };
     const { durability, createNew, signal } = this.#request;
     let isPerformed = false;
     try {
@@ -155,8 +167,11 @@ export class StreamWrite {
 /** The first calls of a write whose bytes arrive in parts. */
 export function* beginStream(
   port: Port,
-  request: WriteRequest,
+  request: LockableRequest,
 ): Protocol<StagedWrite> {
   request.signal?.throwIfAborted();
-  return yield* stage(port, request, yield* resolveTarget(port, request));
+  const target = yield* resolveTarget(port, request);
+  const { wanted } = request;
+  const checksum = yield* chooseChecksum(port, target.path, wanted, request);
+  return yield* stage(port, { ...request, checksum }, target);
 }

@@ -4,8 +4,14 @@
  * @module
  */
 
+import {
+  type ChecksumWish,
+  chooseChecksum,
+  expectChecksum,
+} from "./_checksum_choice.ts";
 import type { WriteRequest } from "./_core.ts";
 import { describe } from "./_describe.ts";
+import { runInline } from "./_drive.ts";
 import type { Attempt } from "./_failure.ts";
 import {
   FileLock,
@@ -23,14 +29,21 @@ import type { Port } from "./_runtime/port.ts";
 /** What the option `lock` says. */
 export type LockWish = boolean | LockOptions | Lock | undefined;
 
-/** A request with what its caller says of a lock. */
+/** A request with what its caller says of a lock and a checksum. */
 export interface LockableRequest extends WriteRequest {
   readonly lock: LockWish;
+  readonly wanted: ChecksumWish;
 }
 
-/** Whether a lock is to be held at all. */
-export function wantsLock({ lock }: LockableRequest): boolean {
-  return lock !== undefined && lock !== false;
+/** Whether a lock is asked for. That a checksum needs one may be found out later. */
+export function wantsLock({ lock, wanted }: LockableRequest): boolean {
+  return (lock !== undefined && lock !== false) ||
+    (wanted !== undefined && wanted !== false);
+}
+
+/** The same request, which takes the lock whatever its caller says of that. */
+export function locking(request: LockableRequest): LockableRequest {
+  return { ...request, lock: request.lock || true };
 }
 
 /** Calls `body` with the request under its lock, and frees what was taken for it. */
@@ -45,11 +58,11 @@ export async function underLock<T>(
   const wanted = wantedBy(port, attempt, request);
   if (isLock(lock)) {
     const held = passed(lock, wanted);
-    return await held.during(() => body(under(request, wanted, held)));
+    return await held.during(() => body(under(port, request, wanted, held)));
   }
   const taken = await insistOn(wanted);
   try {
-    return await body(under(request, wanted, taken));
+    return await body(under(port, request, wanted, taken));
   } finally {
     // What it leaves is no lock, and the next holder removes it.
     await taken.release().catch(() => {});
@@ -94,10 +107,12 @@ export function underLockSync<T>(
   const { lock } = request;
   if (!wantsLock(request)) return body(request);
   const wanted = wantedBy(port, attempt, request);
-  if (isLock(lock)) return body(under(request, wanted, passed(lock, wanted)));
+  if (isLock(lock)) {
+    return body(under(port, request, wanted, passed(lock, wanted)));
+  }
   const taken = insistOnSync(wanted);
   try {
-    return body(under(request, wanted, taken));
+    return body(under(port, request, wanted, taken));
   } finally {
     try {
       taken.releaseSync();
@@ -131,12 +146,15 @@ export function underLockAloneSync<T>(
 
 /** The file whose lock it is, and no other that its path may lead to by now. */
 function under(
+  port: Port,
   request: LockableRequest,
-  { place }: WantedLock,
+  { place: { file } }: WantedLock,
   { held }: FileLock,
 ): WriteRequest {
   const symlinks = request.symlinks === "reject" ? "reject" : "replace";
-  return { ...request, path: place.file, symlinks, held };
+  const choice = chooseChecksum(port, file, request.wanted, request);
+  const checksum = runInline(port, choice);
+  return { ...request, path: file, symlinks, held, checksum };
 }
 
 function wantedBy(
@@ -147,12 +165,14 @@ function wantedBy(
   const { lock, signal } = request;
   const isOptions = typeof lock === "object" && !isLock(lock);
   const options: LockOptions = isOptions ? lock : {};
-  return wantLock(
+  const wanted = wantLock(
     port,
     attempt,
     { ...request, signal: eitherOf(options.signal, signal) },
     options.timeoutMs,
   );
+  if (request.wanted) expectChecksum(port, wanted.place.file);
+  return wanted;
 }
 
 /** Throws where a lock is passed that is not the one of the file. */

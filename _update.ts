@@ -5,9 +5,10 @@
  * @module
  */
 
+import { isChecksummed } from "./_checksum_choice.ts";
 import type { WriteRequest } from "./_core.ts";
 import { describe } from "./_describe.ts";
-import { runAsync, runSync } from "./_drive.ts";
+import { runAsync, runInline, runSync } from "./_drive.ts";
 import { type Attempt, explain } from "./_failure.ts";
 import type {
   OptionKind,
@@ -17,10 +18,17 @@ import type {
   WriteReceipt,
 } from "./_options.ts";
 import { failedWith, type Protocol } from "./_protocol.ts";
-import { MOST_TEXT_BYTES, readWhole } from "./_read.ts";
+import { MOST_TEXT_BYTES } from "./_read_file.ts";
 import type { Port } from "./_runtime/port.ts";
-import { underLockAlone, underLockAloneSync } from "./_under_lock.ts";
-import { prepare, writeHeld, writeHeldSync } from "./_write.ts";
+import { sidecarsOf } from "./_sidecar.ts";
+import {
+  type LockableRequest,
+  locking,
+  underLockAlone,
+  underLockAloneSync,
+} from "./_under_lock.ts";
+import { readVerified } from "./_verified_read.ts";
+import { locateNow, prepare, writeHeld, writeHeldSync } from "./_write.ts";
 
 /** What an update needs to know of a format. */
 export interface Format<T, Options> {
@@ -51,7 +59,7 @@ export async function update<T, Options extends WriteOptions>(
   );
   checkUpdate(change, request);
   try {
-    const locked = { ...request, lock: request.lock ?? true };
+    const locked = lockedUnlessForbidden(port, request);
     return await underLockAlone(port, attempt, locked, async (request) => {
       const bytes = await runAsync(port, readIfPresent(port, request));
       const current = bytes === undefined
@@ -86,7 +94,7 @@ export function updateSync<T, Options extends WriteOptions>(
   );
   checkUpdate(change, request);
   try {
-    const locked = { ...request, lock: request.lock ?? true };
+    const locked = lockedUnlessForbidden(port, request);
     return underLockAloneSync(port, attempt, locked, (request) => {
       const bytes = runSync(port, readIfPresent(port, request));
       const current = bytes === undefined
@@ -105,6 +113,17 @@ export function updateSync<T, Options extends WriteOptions>(
   }
 }
 
+/** `lock: false` counts for nothing where a checksum is kept. */
+function lockedUnlessForbidden(
+  port: Port,
+  request: LockableRequest,
+): LockableRequest {
+  if (request.lock !== false) return { ...request, lock: request.lock ?? true };
+  const { path } = locateNow(port, request);
+  const isKept = runInline(port, isChecksummed(port, path, request));
+  return isKept ? locking(request) : request;
+}
+
 function unchanged<T>(value: T): UpdateResult<T> {
   return { value, changed: false, receipt: undefined };
 }
@@ -115,10 +134,15 @@ function changed<T>(value: T, receipt: WriteReceipt): UpdateResult<T> {
 
 function* readIfPresent(
   port: Port,
-  { path, retryMs, signal }: WriteRequest,
+  request: WriteRequest,
 ): Protocol<OwnBytes | undefined> {
+  const { path, retryMs, signal } = request;
+  // What is damaged would be written anew, and called good.
+  const isKept = request.checksum !== false &&
+    (yield* sidecarsOf(port, path, request)).length > 0;
   try {
-    return yield* readWhole(port, path, {
+    return yield* readVerified(port, path, {
+      checksum: isKept,
       maxBytes: Infinity,
       capacity: MOST_TEXT_BYTES,
       retryMs,

@@ -5,6 +5,7 @@
  * @module
  */
 
+import { checksumCameMeanwhile, isChecksummed } from "./_checksum_choice.ts";
 import {
   append,
   type Company,
@@ -39,6 +40,7 @@ import { Gatherer, ProgressCount, StreamWrite } from "./_stream_write.ts";
 import {
   checkLock,
   type LockableRequest,
+  locking,
   underLock,
   underLockSync,
   wantsLock,
@@ -103,7 +105,9 @@ export function prepare<Options extends WriteOptions>(
     retryMs: options.retryMs ?? 1000,
     signal: options.signal,
     lock: options.lock,
+    wanted: options.checksum,
     held: undefined,
+    checksum: undefined,
   };
   return { port, attempt, request, options };
 }
@@ -153,7 +157,7 @@ export async function writeFrom<S>(
         port,
         attempt,
         write.lockable(request),
-        ({ held }) => write.commit(Promise.resolve(), held),
+        (request) => write.commit(Promise.resolve(), request),
       );
     } catch (error) {
       // Of a lock that was not to be had.
@@ -206,7 +210,7 @@ export function writeFromSync<S>(
     for (const piece of gatherer.rest()) yield* append(write, piece);
   }
   try {
-    return underLockSync(
+    return underLockIfChecksummed(
       port,
       attempt,
       request,
@@ -217,17 +221,38 @@ export function writeFromSync<S>(
   }
 }
 
+/** Takes the lock where it turns out that a checksum is kept, before anything is done. */
+function underLockIfChecksummed(
+  port: Port,
+  attempt: Attempt,
+  request: LockableRequest,
+  body: (request: WriteRequest) => WriteReceipt,
+): WriteReceipt {
+  try {
+    return underLockSync(port, attempt, request, body);
+  } catch (error) {
+    if (!(error instanceof Checksummed)) throw error;
+    return underLockSync(port, attempt, locking(request), body);
+  }
+}
+
+/** Thrown before anything is done. */
+class Checksummed extends Error {
+  override name = "Checksummed";
+}
+
 /** Performs a prepared write, in call order. */
 export async function write(prepared: WholeWrite): Promise<WriteReceipt> {
   const { port, attempt, request } = prepared;
   try {
-    if (!wantsLock(request)) {
-      return await enterLine(port, ...inCallOrder(prepared, request));
-    }
+    const ordered = wantsLock(request)
+      ? undefined
+      : unlessChecksummed(prepared, request);
+    if (ordered !== undefined) return await enterLine(port, ...ordered);
     return await underLock(
       port,
       attempt,
-      request,
+      locking(request),
       (request) => enterLine(port, ...inCallOrder(prepared, request)),
     );
   } catch (error) {
@@ -253,21 +278,43 @@ export function writeHeldSync(
   return runSync(port, writeWhole({ port, request, payload }));
 }
 
+type InCallOrder = [path: string, write: OrderedWrite];
+
 /** The file it is for, which is found out at once, and the write as its order sees it. */
 function inCallOrder(
   prepared: Pick<WholeWrite, "port" | "payload">,
   request: WriteRequest,
-): [path: string, write: OrderedWrite] {
+): InCallOrder {
+  return ordered(prepared, request, locateNow(prepared.port, request));
+}
+
+/** The same; `undefined` where a checksum is kept, which takes a lock. */
+function unlessChecksummed(
+  prepared: WholeWrite,
+  request: WriteRequest,
+): InCallOrder | undefined {
+  const { port } = prepared;
+  const located = locateNow(port, request);
+  const isKept = isChecksummed(port, located.path, request);
+  if (runInline(port, isKept)) return undefined;
+  return ordered(prepared, request, located);
+}
+
+/** Without a retry, which would hold the event loop. */
+export function locateNow(port: Port, request: WriteRequest): Target {
+  request.signal?.throwIfAborted();
+  return runInline(port, locateTarget(port, { ...request, retryMs: 0 }));
+}
+
+function ordered(
+  prepared: Pick<WholeWrite, "port" | "payload">,
+  request: WriteRequest,
+  located: Target,
+): InCallOrder {
   const { port, payload } = prepared;
   const { durability, createNew, signal } = request;
   prepared.payload = undefined;
-  signal?.throwIfAborted();
-  // Without a retry, which would hold the event loop.
-  const located = runInline(
-    port,
-    locateTarget(port, { ...request, retryMs: 0 }),
-  );
-  const ordered: OrderedWrite = {
+  const write: OrderedWrite = {
     durability,
     createNew,
     signal,
@@ -276,14 +323,14 @@ function inCallOrder(
     perform: (progress) =>
       inSlot(port, (hasWaited) => {
         const isStale = hasWaited || progress.hasWaited || located.isPlanned;
-        const bytes = ordered.payload ?? new Uint8Array();
+        const bytes = write.payload ?? new Uint8Array();
         return runAsync(
           port,
           performWhole(port, request, located, isStale, bytes, progress),
         );
       }, signal),
   };
-  return [located.path, ordered];
+  return [located.path, write];
 }
 
 /** What must be the same for one write to take another's place. */
@@ -309,7 +356,14 @@ function* performWhole(
   company: Company,
 ): Protocol<WriteReceipt> {
   request.signal?.throwIfAborted();
-  const target = isStale ? yield* locateAgain(port, request, located) : located;
+  let target = located;
+  if (isStale) {
+    target = yield* locateAgain(port, request, located);
+    const hasLock = request.held !== undefined;
+    const isKept = !hasLock &&
+      (yield* isChecksummed(port, target.path, request));
+    if (isKept) throw checksumCameMeanwhile();
+  }
   const appendAll = (write: StagedWrite) => append(write, bytes);
   return yield* replace(port, request, target, appendAll, company);
 }
@@ -318,7 +372,7 @@ function* performWhole(
 export function writeSync(prepared: WholeWrite): WriteReceipt {
   const { port, attempt, request } = prepared;
   try {
-    return underLockSync(
+    return underLockIfChecksummed(
       port,
       attempt,
       request,
@@ -346,6 +400,11 @@ function* writeOvertaking(
   request.signal?.throwIfAborted();
   const target = yield* resolveTarget(port, request);
   const { path } = target;
+  if (
+    request.held === undefined && (yield* isChecksummed(port, path, request))
+  ) {
+    throw new Checksummed();
+  }
   const company = overtaking(port, path);
   // Last, since the source may have called other writes of the same file.
   function* appendAndStrengthen(write: StagedWrite): Protocol<void> {

@@ -24,13 +24,8 @@ import type {
   WriteOptions,
   WriteReceipt,
 } from "./_options.ts";
-import {
-  MOST_BYTES,
-  prepareRead,
-  read,
-  readSync,
-  type WholeRead,
-} from "./_read.ts";
+import { prepareRead, read, readSync, type WholeRead } from "./_read.ts";
+import { MOST_BYTES } from "./_read_file.ts";
 import { promised } from "./_promised.ts";
 import { type Snapshot, snapshotOf } from "./_snapshot.ts";
 import { isIterable, isSource, wrongChunk } from "./_source.ts";
@@ -47,6 +42,7 @@ import {
 } from "./_write.ts";
 
 export type {
+  ChecksumAlgorithm,
   Durability,
   FallbackOption,
   Lock,

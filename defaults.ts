@@ -51,6 +51,7 @@ import {
 } from "./text.ts";
 
 export type {
+  ChecksumAlgorithm,
   Durability,
   FallbackOption,
   JsonlReadOptions,
@@ -84,7 +85,10 @@ export {
 
 /** The options that can be defaults: all but `fallback` and `onProgress`, which belong to one call. */
 export interface DefaultOptions
-  extends JsonWriteOptions, JsonReadOptions, JsonlReadOptions {}
+  extends
+    JsonWriteOptions,
+    Omit<JsonReadOptions, "checksum">,
+    Omit<JsonlReadOptions, "checksum"> {}
 
 /** The functions that {@linkcode withDefaults} binds. */
 export interface BoundFunctions {

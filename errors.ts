@@ -217,3 +217,39 @@ export class LockLostError extends AtomicError {
   /** The name of the class. */
   override name = "LockLostError";
 }
+
+/** What a {@linkcode ChecksumMismatchError} is made from. */
+export interface ChecksumMismatchErrorOptions extends AtomicErrorOptions {
+  /** See {@linkcode ChecksumMismatchError.expected}. */
+  expected: readonly string[];
+  /** See {@linkcode ChecksumMismatchError.actual}. */
+  actual: string;
+}
+
+/** The content of a file is not what its checksum says (`"CHECKSUM_MISMATCH"`): it was damaged, or changed by something else than this library. */
+export class ChecksumMismatchError extends AtomicError {
+  /** The name of the class. */
+  override name = "ChecksumMismatchError";
+  /** The digests that its sidecar names, in hexadecimal digits: that of the content, and that of the one before. */
+  readonly expected: readonly string[];
+  /** The digest of the content. */
+  readonly actual: string;
+
+  /**
+   * Makes the error.
+   *
+   * @param message What was attempted, and what does not fit.
+   * @param options Its fields.
+   */
+  constructor(message: string, options: ChecksumMismatchErrorOptions) {
+    super(message, options);
+    this.expected = options.expected;
+    this.actual = options.actual;
+  }
+}
+
+/** The file has no checksum beside it (`"CHECKSUM_MISSING"`). */
+export class ChecksumMissingError extends AtomicError {
+  /** The name of the class. */
+  override name = "ChecksumMissingError";
+}

@@ -26,19 +26,15 @@ import type {
   UpdateResult,
   WriteReceipt,
 } from "./_options.ts";
-import {
-  MOST_TEXT_BYTES,
-  prepareRead,
-  read,
-  readSync,
-  type WholeRead,
-} from "./_read.ts";
+import { prepareRead, read, readSync, type WholeRead } from "./_read.ts";
+import { MOST_TEXT_BYTES } from "./_read_file.ts";
 import { decodeText, encodeText } from "./_utf8.ts";
 import { promised } from "./_promised.ts";
 import { type Format, update, updateSync } from "./_update.ts";
 import { prepareWrite, type WholeWrite, write, writeSync } from "./_write.ts";
 
 export type {
+  ChecksumAlgorithm,
   Durability,
   FallbackOption,
   JsonReadOptions,

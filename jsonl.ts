@@ -42,6 +42,7 @@ import {
 } from "./_write.ts";
 
 export type {
+  ChecksumAlgorithm,
   Durability,
   FallbackOption,
   JsonlReadOptions,

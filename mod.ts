@@ -19,6 +19,7 @@
  */
 
 export * from "./bytes.ts";
+export * from "./checksum.ts";
 export * from "./defaults.ts";
 export * from "./errors.ts";
 export * from "./json.ts";

@@ -1,11 +1,12 @@
 /**
  * The port on Deno: `Deno.*` only. Neither `node:` modules nor
- * `globalThis.process` are touched before a lock is asked for, since either
+ * `globalThis.process` are touched before a lock or a checksum is, since either
  * doubles Deno's start-up time.
  *
  * @module
  */
 
+import { createHash } from "./hash.ts";
 import {
   type AsyncSystemCalls,
   type FileStatus,
@@ -153,6 +154,7 @@ export function denoPort(): Port {
     pid: Deno.pid,
     cwd: () => Deno.cwd(),
     randomUUID: () => crypto.randomUUID(),
+    createHash,
     now: () => performance.now(),
     date: () => Date.now(),
     permission(access, path) {

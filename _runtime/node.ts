@@ -14,6 +14,7 @@ import type {
   Port,
   SystemCalls,
 } from "./port.ts";
+import { createHash } from "./hash.ts";
 import { connecting, sqliteCalls } from "./sqlite.ts";
 
 class NodeFile implements OpenFile {
@@ -132,6 +133,7 @@ export function nodePort(): Port {
     pid: process.pid,
     cwd: () => process.cwd(),
     randomUUID: () => crypto.randomUUID(),
+    createHash,
     now: () => performance.now(),
     date: () => Date.now(),
     permission: () => "granted",

@@ -20,6 +20,13 @@ export interface Database {
   readonly path: string;
 }
 
+/** A digest that is being computed. */
+export interface Hash {
+  update(bytes: Uint8Array): void;
+  /** In hexadecimal digits. Called once. */
+  digest(): string;
+}
+
 /** What `lstat` and `fstat` report. */
 export interface FileStatus {
   readonly kind: "file" | "directory" | "symlink" | "other";
@@ -85,6 +92,8 @@ export interface Host {
   readonly pid: number;
   cwd(): string;
   randomUUID(): string;
+  /** `"sha256"` and the like. */
+  createHash(algorithm: string): Hash;
   /** Monotonic milliseconds. */
   now(): number;
   /** Milliseconds since the epoch. */

@@ -55,9 +55,11 @@ test("after a slow inline call, calls are made off the thread for 100 ms", () =>
     const path = join(directory, "f");
     const port = quietPort({ realpath: 0.6 });
     await onPort(port, () => writeTextAtomic(path, "new"));
-    // Where it goes is found out at once, for it decides its order.
-    const [found, looked, ...rest] = port.calls;
-    assert.deepEqual([found?.form, looked?.form], ["sync", "sync"]);
+    // Where it goes is found out at once, for it decides its order, and whether
+    // a checksum is there, which takes a lock.
+    const found = port.calls.slice(0, 5);
+    const rest = port.calls.slice(5);
+    assert.ok(found.every(({ form }) => form === "sync"));
     // All but create: a thread that is still to create the file when the process
     // exits would leave it behind.
     assert.ok(

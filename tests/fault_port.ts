@@ -6,7 +6,12 @@
  */
 
 import { currentPort, substitutePort } from "../_runtime/current.ts";
-import type { AsyncSystemCalls, Port, SystemCalls } from "../_runtime/port.ts";
+import type {
+  AsyncSystemCalls,
+  Hash,
+  Port,
+  SystemCalls,
+} from "../_runtime/port.ts";
 
 export interface RecordedCall {
   readonly name: keyof SystemCalls;
@@ -119,6 +124,10 @@ export class FaultPort implements Port {
 
   cwd(): string {
     return this.#base.cwd();
+  }
+
+  createHash(algorithm: string): Hash {
+    return this.#base.createHash(algorithm);
   }
 
   randomUUID(): string {

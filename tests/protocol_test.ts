@@ -23,6 +23,10 @@ import { FORMS } from "./twins.ts";
 const REPLACE = [
   "realpath",
   "lstat",
+  // Has it a checksum?
+  "lstat",
+  "lstat",
+  "lstat",
   "create",
   "fstat",
   "open",

@@ -15,6 +15,11 @@ export interface Form {
   readonly writeText: Promised<typeof atomic.writeTextAtomicSync>;
   readonly writeJson: Promised<typeof atomic.writeJsonAtomicSync>;
   readonly writeBytes: Promised<typeof atomic.writeBytesAtomicSync>;
+  readonly verifyChecksum: Promised<typeof atomic.verifyChecksumSync>;
+  readonly readChecksum: Promised<typeof atomic.readChecksumSync>;
+  readonly writeChecksum: Promised<typeof atomic.writeChecksumSync>;
+  readonly hashFile: Promised<typeof atomic.hashFileSync>;
+  readonly hashBytes: Promised<typeof atomic.hashBytesSync>;
   readonly readText: (
     path: string | URL,
     options?: atomic.ReadOptions & atomic.FallbackOption<string>,
@@ -44,6 +49,11 @@ export const FORMS: readonly Form[] = [
     writeText: atomic.writeTextAtomic,
     writeJson: atomic.writeJsonAtomic,
     writeBytes: atomic.writeBytesAtomic,
+    verifyChecksum: atomic.verifyChecksum,
+    readChecksum: atomic.readChecksum,
+    writeChecksum: atomic.writeChecksum,
+    hashFile: atomic.hashFile,
+    hashBytes: atomic.hashBytes,
     readText: atomic.readText,
     readJson: atomic.readJson,
     readBytes: atomic.readBytes,
@@ -53,6 +63,11 @@ export const FORMS: readonly Form[] = [
     writeText: promised(atomic.writeTextAtomicSync),
     writeJson: promised(atomic.writeJsonAtomicSync),
     writeBytes: promised(atomic.writeBytesAtomicSync),
+    verifyChecksum: promised(atomic.verifyChecksumSync),
+    readChecksum: promised(atomic.readChecksumSync),
+    writeChecksum: promised(atomic.writeChecksumSync),
+    hashFile: promised(atomic.hashFileSync),
+    hashBytes: promised(atomic.hashBytesSync),
     readText: promised(atomic.readTextSync),
     readJson: promised(atomic.readJsonSync),
     readBytes: promised(atomic.readBytesSync),

@@ -9,7 +9,7 @@ import {
   readFrom,
   type ReadRequest,
   readWhole,
-} from "../../_read.ts";
+} from "../../_read_file.ts";
 import { append, type Company, complete, lookAgain } from "../../_core.ts";
 import { beginStream } from "../../_stream_write.ts";
 import { prepare, prepareWrite, writeWhole } from "../../_write.ts";

@@ -1,0 +1,199 @@
+/**
+ * Opening a file together with the checksum that belongs to it.
+ *
+ * The sidecar is read before the file is opened and after. The same both times,
+ * it names what the handle reads: a writer puts a new one into place before the
+ * file. Later replacements do not reach the handle.
+ *
+ * @module
+ */
+
+import { digestOf, digestOfFile } from "./_hashing.ts";
+import type { ChecksumAlgorithm, OwnBytes } from "./_options.ts";
+import { refuseMangled } from "./_path.ts";
+import {
+  attempt,
+  blockingCall,
+  call,
+  closing,
+  type Protocol,
+  Refusal,
+} from "./_protocol.ts";
+import {
+  openFile,
+  readFrom,
+  type ReadRequest,
+  readWhole,
+} from "./_read_file.ts";
+import { retrying } from "./_retry.ts";
+import type { OpenFile, Port } from "./_runtime/port.ts";
+import { isNamed, readSidecar, type Sidecar, sidecarsOf } from "./_sidecar.ts";
+
+/** What the option `checksum` of a read says. */
+export type ReadChecksum = boolean | ChecksumAlgorithm | undefined;
+
+/** A read that may have to fit a checksum. */
+export interface VerifiedRequest extends ReadRequest {
+  readonly checksum: ReadChecksum;
+}
+
+/** The content of a file does not fit its checksum. */
+export class Mismatch extends Refusal {
+  readonly sidecar: Sidecar;
+  readonly actual: string;
+
+  constructor(sidecar: Sidecar, actual: string) {
+    super(
+      "CHECKSUM_MISMATCH",
+      `its ${sidecar.algorithm} is ${actual}, and "${sidecar.path}" says ${
+        [sidecar.digest, ...sidecar.previous].join(" or ")
+      }: it was damaged, or changed by something else than this library; restore it from a copy, or if it is right as it is, call writeChecksum`,
+    );
+    this.sidecar = sidecar;
+    this.actual = actual;
+  }
+}
+
+/** Reads a file to its end, and refuses what does not fit its checksum. */
+export function* readVerified(
+  port: Port,
+  path: string,
+  request: VerifiedRequest,
+): Protocol<OwnBytes> {
+  if (!request.checksum) return yield* readWhole(port, path, request);
+  const { file, sidecar } = yield* openWithSidecar(port, path, request);
+  const bytes = yield* closing(file, () => readFrom(file, request));
+  compare(sidecar, digestOf(port, sidecar.algorithm, bytes));
+  return bytes;
+}
+
+/** Opens a file to be read, once it is found to fit its checksum. */
+export function* openVerified(
+  port: Port,
+  path: string,
+  request: VerifiedRequest,
+): Protocol<{ file: OpenFile; size: number }> {
+  if (!request.checksum) return yield* openFile(port, path, request);
+  const opened = yield* openWithSidecar(port, path, request);
+  try {
+    yield* compareOpened(port, opened, request);
+    return opened;
+  } catch (error) {
+    yield* attempt(call("close", opened.file));
+    throw error;
+  }
+}
+
+/** Compares what a file holds with its checksum. */
+export function* verify(
+  port: Port,
+  path: string,
+  request: VerifiedRequest,
+): Protocol<{ sidecar: Sidecar; actual: string }> {
+  const opened = yield* openWithSidecar(port, path, request);
+  const actual = yield* closing(
+    opened.file,
+    () => compareOpened(port, opened, request),
+  );
+  return { sidecar: opened.sidecar, actual };
+}
+
+function* compareOpened(
+  port: Port,
+  { file, sidecar }: Opened,
+  { signal }: VerifiedRequest,
+): Protocol<string> {
+  const actual = yield* digestOfFile(port, sidecar.algorithm, file, signal);
+  compare(sidecar, actual);
+  return actual;
+}
+
+/** The checksum that belongs to the file at `path`. */
+export function* findSidecarOf(
+  port: Port,
+  path: string,
+  request: VerifiedRequest,
+): Protocol<Sidecar> {
+  const real = yield* realPath(port, path, request);
+  // Twice: one that is replaced by that of another algorithm may be missed.
+  const sidecar = (yield* findSidecar(port, real, request)) ??
+    (yield* findSidecar(port, real, request));
+  if (sidecar === undefined) throw isMissing(real);
+  return sidecar;
+}
+
+/** A file that is open, and the sidecar that names what it held by then. */
+interface Opened {
+  readonly file: OpenFile;
+  readonly size: number;
+  readonly sidecar: Sidecar;
+}
+
+/** Each time a writer has come in between, of whom none stays long. */
+const MOST_TRIES = 100;
+
+function* openWithSidecar(
+  port: Port,
+  path: string,
+  request: VerifiedRequest,
+): Protocol<Opened> {
+  const real = yield* realPath(port, path, request);
+  for (let tried = 1; tried <= MOST_TRIES; tried++) {
+    request.signal?.throwIfAborted();
+    const before = yield* findSidecar(port, real, request);
+    const { file, size } = yield* openFile(port, real, request);
+    try {
+      const after = yield* findSidecar(port, real, request);
+      if (before === undefined && after === undefined) throw isMissing(real);
+      if (before !== undefined && isSame(before, after)) {
+        return { file, size, sidecar: before };
+      }
+    } catch (error) {
+      yield* attempt(call("close", file));
+      throw error;
+    }
+    yield* call("close", file);
+    yield* blockingCall("sleep", tried * Math.random());
+  }
+  throw new Refusal(
+    "BUSY",
+    `its checksum was another one each of the ${MOST_TRIES} times that it was opened: read it under its lock`,
+  );
+}
+
+function* realPath(
+  port: Port,
+  path: string,
+  request: ReadRequest,
+): Protocol<string> {
+  const real = yield* retrying(port, request, () => call("realpath", path));
+  refuseMangled(path, real);
+  return real;
+}
+
+/** The sidecar to be used; `undefined` where there is none. */
+function* findSidecar(
+  port: Port,
+  path: string,
+  { checksum, ...request }: VerifiedRequest,
+): Protocol<Sidecar | undefined> {
+  if (typeof checksum === "string") {
+    return yield* readSidecar(port, path, checksum, request);
+  }
+  return (yield* sidecarsOf(port, path, request)).at(0);
+}
+
+function isMissing(path: string): Refusal {
+  return new Refusal(
+    "CHECKSUM_MISSING",
+    `it has no checksum beside it: write "${path}" with checksum: true, or call writeChecksum, if its content is known to be right`,
+  );
+}
+
+function isSame(one: Sidecar, other: Sidecar | undefined): boolean {
+  return JSON.stringify(one) === JSON.stringify(other);
+}
+
+function compare(sidecar: Sidecar, actual: string): void {
+  if (!isNamed(sidecar, actual)) throw new Mismatch(sidecar, actual);
+}

@@ -1,0 +1,611 @@
+import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
+import {
+  chmodSync,
+  existsSync,
+  linkSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import { test } from "node:test";
+import {
+  AlreadyExistsError,
+  AtomicError,
+  ChecksumMismatchError,
+  ChecksumMissingError,
+  LockTimeoutError,
+  NotFoundError,
+  openAtomicWriter,
+  openSnapshot,
+  readJson,
+  readJsonl,
+  readJsonlSync,
+  readText,
+  updateJsonAtomic,
+  updateJsonAtomicSync,
+  verifyChecksum,
+  withDefaults,
+  withLock,
+  writeChecksumSync,
+  writeJsonAtomic,
+  writeJsonlAtomic,
+  writeTextAtomic,
+  writeTextAtomicSync,
+} from "../mod.ts";
+import { FaultPort, onPort } from "./fault_port.ts";
+import { rejection } from "./rejection.ts";
+import { inScratch, leftovers } from "./scratch.ts";
+import { FORMS } from "./twins.ts";
+
+function digestOf(text: string, algorithm = "sha256"): string {
+  return createHash(algorithm).update(text).digest("hex");
+}
+
+const UUID = /[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/;
+
+for (const form of FORMS) {
+  test(`${form.name}: the sidecar names the content and the one before, and is gone with checksum: false`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      const first = await form.writeText(path, "one", { checksum: true });
+      assert.equal(first.digest, digestOf("one\n"));
+      const sidecar = readFileSync(`${path}.sha256`, "utf8");
+      assert.match(
+        sidecar,
+        new RegExp(`^${digestOf("one\n")}  f\n# id=${UUID.source}\n$`),
+      );
+      // Nobody says so: it is kept.
+      const second = await form.writeText(path, "two");
+      assert.equal(second.digest, digestOf("two\n"));
+      const info = await form.readChecksum(path);
+      assert.deepEqual(info, {
+        path: `${path}.sha256`,
+        algorithm: "sha256",
+        digest: digestOf("two\n"),
+        previous: [digestOf("one\n")],
+      });
+      const { actual } = await form.verifyChecksum(path);
+      assert.equal(actual, digestOf("two\n"));
+      const third = await form.writeText(path, "three", { checksum: false });
+      assert.equal(third.digest, undefined);
+      assert.deepEqual(readdirSync(directory), ["f"]);
+      await form.writeText(path, "four");
+      assert.deepEqual(readdirSync(directory), ["f"]);
+    }));
+
+  test(`${form.name}: another algorithm takes the place of the first, and an old sha1 becomes sha256`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      await form.writeText(path, "one", { checksum: true });
+      await form.writeText(path, "two", { checksum: "sha512" });
+      assert.deepEqual(readdirSync(directory).toSorted(), ["f", "f.sha512"]);
+      const { digest, previous } = await form.verifyChecksum(path);
+      assert.equal(digest, digestOf("two\n", "sha512"));
+      assert.deepEqual(previous, [digestOf("one\n", "sha512")]);
+      unlinkSync(`${path}.sha512`);
+      const old = digestOf("two\n", "sha1").toUpperCase();
+      writeFileSync(`${path}.sha1`, `${old} *f\n`);
+      await form.verifyChecksum(path, { algorithm: "sha1" });
+      await form.writeText(path, "three");
+      assert.deepEqual(readdirSync(directory).toSorted(), ["f", "f.sha256"]);
+      assert.equal(
+        (await form.verifyChecksum(path)).digest,
+        digestOf("three\n"),
+      );
+    }));
+
+  test(`${form.name}: any byte that is flipped is found`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      const bytes = new TextEncoder().encode("a short text\n");
+      await form.writeBytes(path, bytes, { checksum: true });
+      for (let index = 0; index < bytes.length; index++) {
+        for (const bit of [1, 0x80]) {
+          const damaged = bytes.slice();
+          damaged[index] = (damaged[index] ?? 0) ^ bit;
+          writeFileSync(path, damaged);
+          const error = await rejection(
+            form.readBytes(path, { checksum: true }),
+          );
+          assert.ok(error instanceof ChecksumMismatchError);
+          assert.equal(error.code, "CHECKSUM_MISMATCH");
+          assert.deepEqual(error.expected, [digestOf("a short text\n")]);
+          assert.notEqual(error.actual, error.expected[0]);
+          await assert.rejects(
+            form.verifyChecksum(path),
+            ChecksumMismatchError,
+          );
+        }
+      }
+      writeFileSync(path, bytes.subarray(1));
+      await assert.rejects(form.verifyChecksum(path), ChecksumMismatchError);
+      writeFileSync(path, bytes);
+      await form.readBytes(path, { checksum: true });
+    }));
+
+  test(`${form.name}: a missing checksum and a missing file are errors of their own`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      await assert.rejects(form.verifyChecksum(path), NotFoundError);
+      await assert.rejects(
+        form.readText(path, { checksum: true }),
+        NotFoundError,
+      );
+      const given = { checksum: true, fallback: "none" };
+      assert.equal(await form.readText(path, given), "none");
+      await form.writeText(path, "one");
+      for (
+        const call of [
+          () => form.readText(path, { checksum: true }),
+          () => form.readText(path, given),
+          () => form.readChecksum(path),
+          () => form.verifyChecksum(path, { algorithm: "sha512" }),
+        ]
+      ) {
+        const error = await rejection(call());
+        assert.ok(error instanceof ChecksumMissingError);
+        assert.match(error.message, /it has no checksum beside it/);
+      }
+      await assert.rejects(
+        form.writeChecksum(join(directory, "none")),
+        NotFoundError,
+      );
+      assert.deepEqual(readdirSync(directory), ["f"]);
+    }));
+
+  test(`${form.name}: writeChecksum takes what is there for right`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      writeFileSync(path, "by hand");
+      chmodSync(path, 0o640);
+      const info = await form.writeChecksum(path);
+      assert.equal(info.digest, digestOf("by hand"));
+      assert.deepEqual(info.previous, []);
+      assert.equal(statSync(`${path}.sha256`).mode & 0o777, 0o640);
+      writeFileSync(path, "changed");
+      await assert.rejects(form.verifyChecksum(path), ChecksumMismatchError);
+      await form.writeChecksum(path, { algorithm: "sha512" });
+      assert.deepEqual(readdirSync(directory).toSorted(), ["f", "f.sha512"]);
+      await form.verifyChecksum(path);
+      await assert.rejects(
+        form.writeChecksum(path, { algorithm: "sha1" as "sha256" }),
+        TypeError,
+      );
+    }));
+
+  test(`${form.name}: what is no checksum of this file is never overwritten, and not asked`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      const digest = digestOf("one\n");
+      const listing = `${digest}  f\n${digest}  g\n`;
+      const foreign = [
+        `${digest}  g\n`,
+        listing,
+        "notes\n",
+        "",
+        `${digest.slice(1)}  f\n`,
+        `${digest}  f\n`.repeat(200),
+      ];
+      for (const text of foreign) {
+        writeFileSync(`${path}.sha256`, text);
+        await form.writeText(path, "one");
+        for (
+          const call of [
+            () => form.writeText(path, "two", { checksum: true }),
+            () => form.writeChecksum(path),
+            () => form.verifyChecksum(path, { algorithm: "sha256" }),
+          ]
+        ) {
+          const error = await rejection(call());
+          assert.ok(error instanceof AtomicError);
+          assert.equal(error.code, "FOREIGN_CHECKSUM");
+        }
+        await form.writeText(path, "one", { checksum: "sha512" });
+        await form.writeText(path, "one", { checksum: false });
+        assert.equal(readFileSync(`${path}.sha256`, "utf8"), text);
+        assert.equal(readFileSync(path, "utf8"), "one\n");
+      }
+      unlinkSync(`${path}.sha256`);
+      writeFileSync(join(directory, "victim"), `${digest}  f\n`);
+      symlinkSync("victim", `${path}.sha256`);
+      await assert.rejects(
+        form.writeText(path, "two", { checksum: true }),
+        /is not the checksum of this file/,
+      );
+      assert.deepEqual(leftovers(directory), []);
+    }));
+
+  test(`${form.name}: names that sha256sum escapes, and names that leave no room`, () =>
+    inScratch(async (directory) => {
+      for (const name of ["a\\b", "a\nb", "a b ", "*x", "# id=1", "ü"]) {
+        const path = join(directory, name);
+        await form.writeText(path, "one", { checksum: true });
+        await form.writeText(path, "two");
+        await form.verifyChecksum(path);
+      }
+      const escaped = readFileSync(join(directory, "a\nb.sha256"), "utf8");
+      assert.ok(escaped.startsWith(`\\${digestOf("two\n")}  a\\nb\n`));
+      const long = join(directory, "x".repeat(250));
+      await form.writeText(long, "one");
+      const error = await rejection(
+        form.writeText(long, "two", { checksum: true }),
+      );
+      assert.ok(error instanceof AtomicError);
+      assert.equal(error.code, "ENAMETOOLONG");
+      assert.equal(readFileSync(long, "utf8"), "one\n");
+      assert.deepEqual(leftovers(directory), []);
+    }));
+
+  test(`${form.name}: a power cut before any call leaves a file that fits, also where one has come before`, () =>
+    inScratch(async (directory) => {
+      for (const next of [true, undefined, "sha512"] as const) {
+        const path = join(directory, `f-${next}`);
+        await form.writeText(path, "0", { checksum: true });
+        for (let index = 0, done = false; !done; index++) {
+          const port = new FaultPort().cutPowerAt(index);
+          const checksum = { checksum: next };
+          // The simulated cut takes the realm with it, and its lock.
+          done = await onPort(
+            port,
+            () =>
+              form.writeText(path, `${index}`, checksum).then(
+                () => true,
+                () => false,
+              ),
+          );
+          const { actual } = await form.verifyChecksum(path);
+          assert.equal(
+            actual.length,
+            next === "sha512" && done ? 128 : actual.length,
+          );
+          for (const name of readdirSync(directory)) {
+            if (name.includes(".lock") || name.endsWith(".tmp")) {
+              unlinkSync(join(directory, name));
+            }
+          }
+        }
+        assert.match(readFileSync(path, "utf8"), /^\d+\n$/);
+      }
+    }));
+
+  test(`${form.name}: any call failing once leaves a file that fits`, () =>
+    inScratch(async (directory) => {
+      for (let index = 0, failed = true; failed; index++) {
+        const path = join(directory, `f${index}`);
+        await form.writeText(path, "old", { checksum: true });
+        const port = new FaultPort().failNth(index, "EIO");
+        const error = await onPort(
+          port,
+          () => form.writeText(path, "new").catch((error) => error),
+        );
+        failed = error instanceof Error;
+        const { actual } = await form.verifyChecksum(path);
+        const content = readFileSync(path, "utf8");
+        assert.equal(actual, digestOf(content), `call ${index}`);
+        if (error instanceof AtomicError && error.committed !== "unknown") {
+          assert.equal(content === "new\n", error.committed, `call ${index}`);
+        }
+        assert.deepEqual(leftovers(directory), []);
+        assert.ok(index < 200);
+      }
+    }));
+
+  test(`${form.name}: what is damaged is not called good by a write that fails`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      await form.writeText(path, "right", { checksum: true });
+      writeFileSync(path, "wrong\n");
+      for (let time = 0; time < 20; time++) {
+        const port = new FaultPort().intercept(({ name, args: [, to] }) =>
+          name === "rename" && to === path ? { code: "EIO" } : undefined
+        );
+        await onPort(
+          port,
+          () => rejection(form.writeText(path, `${time}`, { checksum: true })),
+        );
+        await assert.rejects(form.verifyChecksum(path), ChecksumMismatchError);
+      }
+      const { previous } = await form.readChecksum(path);
+      assert.ok(previous.length <= 8);
+      await form.writeText(path, "new");
+      await form.verifyChecksum(path);
+    }));
+
+  test(`${form.name}: createNew writes the checksum with the file, and touches none of a file that is there`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      const options = { createNew: true, checksum: true };
+      await form.writeText(path, "one", options);
+      const before = readFileSync(`${path}.sha256`, "utf8");
+      await assert.rejects(
+        form.writeText(path, "two", options),
+        AlreadyExistsError,
+      );
+      assert.equal(readFileSync(`${path}.sha256`, "utf8"), before);
+      await form.verifyChecksum(path);
+    }));
+
+  test(`${form.name}: who may not read the file may not read its checksum`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      await form.writeText(path, "secret", { mode: 0o600, checksum: true });
+      assert.equal(statSync(`${path}.sha256`).mode & 0o777, 0o600);
+      await form.writeText(path, "secret 2");
+      assert.equal(statSync(`${path}.sha256`).mode & 0o777, 0o600);
+      await form.writeText(path, "open", { mode: 0o755 });
+      assert.equal(statSync(`${path}.sha256`).mode & 0o777, 0o644);
+    }));
+
+  test(`${form.name}: digests of bytes and files are those of everybody else`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      const bytes = new Uint8Array(700_001).fill(7);
+      writeFileSync(path, bytes);
+      for (const algorithm of ["sha1", "sha256", "sha512"] as const) {
+        const expected = createHash(algorithm).update(bytes).digest("hex");
+        assert.equal(await form.hashBytes(bytes, algorithm), expected);
+        assert.equal(await form.hashFile(path, { algorithm }), expected);
+      }
+      assert.equal(await form.hashBytes(new Uint8Array()), digestOf(""));
+      await assert.rejects(
+        form.hashBytes("text" as unknown as Uint8Array),
+        /Bytes must be a Uint8Array: received .*text/,
+      );
+      await assert.rejects(
+        form.hashBytes(bytes, "md5" as "sha1"),
+        /Algorithm must be "sha256", "sha512" or "sha1": received "md5"/,
+      );
+    }));
+
+  test(`${form.name}: links lead to the checksum of the file they lead to`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      const link = join(directory, "link");
+      symlinkSync("f", link);
+      await form.writeText(link, "one", { checksum: true });
+      assert.equal(existsSync(`${path}.sha256`), true);
+      assert.equal(existsSync(`${link}.sha256`), false);
+      assert.equal(await form.readText(link, { checksum: true }), "one\n");
+      await form.writeText(link, "two");
+      await form.verifyChecksum(link);
+      await form.verifyChecksum(path);
+    }));
+}
+
+test("streams, writers, JSON lines and updates write checksums, and keep them", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const checksum = true;
+    const fits = async (options = {}) => {
+      const { digest, actual } = await verifyChecksum(path);
+      assert.equal(digest, actual);
+      await readText(path, { checksum: true, ...options });
+    };
+    const stream = await writeTextAtomic(path, ["a", "b"], { checksum });
+    assert.equal(stream.digest, digestOf("ab\n"));
+    await fits();
+    await writeTextAtomic(path, ["c", "d"]);
+    await fits();
+    writeTextAtomicSync(path, ["e", "f"]);
+    await fits();
+    const writer = await openAtomicWriter(path);
+    await writer.write(new Uint8Array([65, 66]));
+    assert.equal((await writer.commit()).digest, digestOf("AB"));
+    await fits();
+    await writeJsonlAtomic(path, [{ id: 1 }, { id: 2 }]);
+    await fits();
+    const ids: unknown[] = [];
+    for await (const value of readJsonl(path, { checksum })) ids.push(value);
+    ids.push(...readJsonlSync(path, { checksum }));
+    assert.equal(ids.length, 4);
+    await using snapshot = await openSnapshot(path, { checksum });
+    assert.equal(await snapshot.text(), '{"id":1}\n{"id":2}\n');
+    await writeJsonAtomic(path, { count: 1 });
+    await fits();
+    const next = ({ count }: { count: number }) => ({ count: count + 1 });
+    const { receipt } = await updateJsonAtomic(path, next, {
+      initial: { count: 0 },
+    });
+    assert.notEqual(receipt?.digest, undefined);
+    await fits();
+    updateJsonAtomicSync(path, next, { initial: { count: 0 } });
+    await updateJsonAtomic(path, next, { initial: { count: 0 }, lock: false });
+    await fits();
+    assert.deepEqual(await readJson(path, { checksum }), { count: 4 });
+    const bound = withDefaults({ checksum: "sha512" });
+    await bound.writeTextAtomic(path, "bound");
+    assert.equal(await bound.readText(path), "bound\n");
+    assert.deepEqual(readdirSync(directory).toSorted(), ["f", "f.sha512"]);
+  }));
+
+test("what is damaged is neither read, updated nor begun to be read", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    await writeJsonlAtomic(path, [{ count: 1 }], { checksum: true });
+    writeFileSync(path, '{"count":2}\n');
+    const checksum = true;
+    const reads = [
+      () => readText(path, { checksum }),
+      () => readJson(path, { checksum }),
+      () => openSnapshot(path, { checksum }),
+      () => Array.fromAsync(readJsonl(path, { checksum })),
+      () =>
+        Promise.resolve().then(() => [...readJsonlSync(path, { checksum })]),
+      () => updateJsonAtomic(path, (current) => current),
+      () =>
+        Promise.resolve().then(() =>
+          updateJsonAtomicSync(path, (current) => current)
+        ),
+    ];
+    for (const read of reads) {
+      await assert.rejects(read(), ChecksumMismatchError);
+    }
+    // Who gives up the checksum may go on.
+    await updateJsonAtomic(path, (current) => current, { checksum: false });
+    assert.deepEqual(await readJson(path), { count: 2 });
+  }));
+
+test("a write that is called after one with a checksum comes after it", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    for (let time = 0; time < 20; time++) {
+      const writes = [
+        writeTextAtomic(path, "plain"),
+        writeTextAtomic(path, "first", { checksum: true }),
+        writeTextAtomic(path, "second"),
+        writeTextAtomic(path, "third"),
+      ];
+      if (time === 0) {
+        const waiting = rejection(
+          Promise.resolve().then(() => writeTextAtomicSync(path, "sync")),
+        );
+        assert.ok(await waiting instanceof LockTimeoutError);
+      }
+      await Promise.all(writes);
+      assert.equal(readFileSync(path, "utf8"), "third\n");
+      await verifyChecksum(path);
+      await writeTextAtomic(path, "none", { checksum: false });
+    }
+  }));
+
+test("inside withLock, a write with a checksum takes the lock that is passed on", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    await withLock(path, async (lock) => {
+      await writeTextAtomic(path, "one", { lock, checksum: true });
+      writeTextAtomicSync(path, "two", { lock });
+      await updateJsonAtomic(path, () => 1, {
+        lock,
+        initial: 0,
+        reviver: () => 0,
+      }).catch(() => {});
+      const error = await rejection(
+        writeTextAtomic(path, "three", { lock: { timeoutMs: 5 } }),
+      );
+      assert.ok(error instanceof LockTimeoutError);
+    });
+    assert.equal(readFileSync(path, "utf8"), "two\n");
+    await verifyChecksum(path);
+  }));
+
+test("a stream whose file gets a checksum meanwhile is refused, and nothing is lost", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    writeFileSync(path, "old");
+    const writer = await openAtomicWriter(path);
+    await writer.write(new Uint8Array([65]));
+    writeChecksumSync(path);
+    const error = await rejection(writer.commit());
+    assert.ok(error instanceof AtomicError);
+    assert.equal(error.code, "CHECKSUM_CHANGED");
+    assert.equal(readFileSync(path, "utf8"), "old");
+    await verifyChecksum(path);
+    assert.deepEqual(leftovers(directory), []);
+  }));
+
+test("bytes that change during the write do not part from their digest", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const bytes = new Uint8Array(3_000_000).fill(1);
+    const port = new FaultPort().intercept(({ name }) => {
+      if (name === "write") bytes.fill(2);
+      return undefined;
+    });
+    async function* source() {
+      yield bytes;
+    }
+    await onPort(port, async () => {
+      const { writeBytesAtomic } = await import("../bytes.ts");
+      await writeBytesAtomic(path, source(), { checksum: true });
+    });
+    await verifyChecksum(path);
+  }));
+
+test("the signal ends a write before its checksum is in place, and not after", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    await writeTextAtomic(path, "old", { checksum: true });
+    const outcomes = new Set<string>();
+    for (const form of ["rename", "fsync"] as const) {
+      for (let nth = 0; nth < 3; nth++) {
+        const controller = new AbortController();
+        let seen = 0;
+        const port = new FaultPort().intercept(({ name }) => {
+          if (name === form && seen++ === nth) controller.abort();
+          return undefined;
+        });
+        const before = readFileSync(path, "utf8");
+        const isDone = await onPort(
+          port,
+          () =>
+            writeTextAtomic(path, `${form} ${nth}`, {
+              signal: controller.signal,
+            }).then(() => true, () => false),
+        );
+        const after = readFileSync(path, "utf8");
+        assert.equal(after, isDone ? `${form} ${nth}\n` : before);
+        outcomes.add(`${form} ${nth}: ${isDone}`);
+        await verifyChecksum(path);
+      }
+    }
+    // The sidecar's rename is the first.
+    assert.ok(outcomes.has("rename 0: true"));
+    assert.ok(outcomes.has("fsync 2: true"));
+    assert.ok(outcomes.has("fsync 0: false"));
+  }));
+
+test("a reader that comes between the two renames finds a file that fits", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    await writeTextAtomic(path, "old", { checksum: true });
+    let looked = 0;
+    const port = new FaultPort().intercept(({ name }) => {
+      if (name !== "rename" && name !== "fsync") return undefined;
+      const text = readFileSync(path, "utf8");
+      const sidecar = readFileSync(`${path}.sha256`, "utf8");
+      assert.ok(sidecar.includes(digestOf(text)));
+      looked++;
+      return undefined;
+    });
+    await onPort(port, () => writeTextAtomic(path, "new"));
+    assert.ok(looked >= 6);
+  }));
+
+test("a reader whose checksum is replaced at every look gives up, and accuses nobody", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    await writeTextAtomic(path, "old", { checksum: true });
+    let writes = 0;
+    const port = new FaultPort().intercept(({ name, args: [opened] }) => {
+      if (name !== "open" || opened !== path) return undefined;
+      if (writes > 3 && writes < 100) return undefined;
+      writes++;
+      const text = readFileSync(`${path}.sha256`, "utf8");
+      writeFileSync(`${path}.sha256`, text.replace(UUID, crypto.randomUUID()));
+      return undefined;
+    });
+    await onPort(port, () => readText(path, { checksum: true }));
+    writes = 1000;
+    const error = await onPort(
+      port,
+      () => rejection(readText(path, { checksum: true })),
+    );
+    assert.ok(error instanceof AtomicError);
+    assert.equal(error.code, "BUSY");
+  }));
+
+test("the checksum of a file with two names is that of the name that was written", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    await writeTextAtomic(path, "one", { checksum: true });
+    linkSync(path, join(directory, "g"));
+    await assert.rejects(
+      readText(join(directory, "g"), { checksum: true }),
+      ChecksumMissingError,
+    );
+  }));

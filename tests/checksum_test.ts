@@ -358,7 +358,7 @@ for (const form of FORMS) {
       );
       await assert.rejects(
         form.hashBytes(bytes, "md5" as "sha1"),
-        /Algorithm must be "sha256", "sha512" or "sha1": received "md5"/,
+        /Algorithm must be "sha256", "sha512" or "sha1": received .*md5/,
       );
     }));
 

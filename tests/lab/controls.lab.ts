@@ -108,8 +108,8 @@ const CONTROLS: readonly Control[] = [
     breaks: "the temporary name is unlinked after the rename",
     file: "_core.ts",
     edits: [[
-      "  write.temporary = undefined;\n  untrackTemporary(temporary);\n}\n\n/** Waits until",
-      "}\n\n/** Waits until",
+      "  write.temporary = undefined;\n  untrackTemporary(temporary);\n}\n\n/** Has the",
+      "}\n\n/** Has the",
     ]],
     testFile: "protocol_test.ts",
     testName:
@@ -358,8 +358,8 @@ const CONTROLS: readonly Control[] = [
     breaks: "a write that waits follows its links once more",
     file: "_write.ts",
     edits: [[
-      "? yield* locateAgain(port, request, located)",
-      "? yield* resolveTarget(port, request)",
+      "target = yield* locateAgain(port, request, located);",
+      "target = yield* resolveTarget(port, request);",
     ]],
     testFile: "order_test.ts",
     testName:
@@ -455,6 +455,70 @@ const CONTROLS: readonly Control[] = [
     testFile: "drive_test.ts",
     testName:
       "writing much, and freeing much, is done off the event loop's thread",
+  },
+  {
+    breaks: "a write calls damage good",
+    file: "_sidecar.ts",
+    edits: [[
+      ": [old.digest, ...old.previous].slice(0, MOST_PREVIOUS);",
+      ": [current];",
+    ]],
+    testFile: "checksum_test.ts",
+    testName: "async: what is damaged is not called good by a write that fails",
+  },
+  {
+    breaks: "a checksum of something else is overwritten",
+    file: "_core.ts",
+    edits: [[
+      "  yield* readSidecar(port, target.path, algorithm, request);\n",
+      "",
+    ]],
+    testFile: "checksum_test.ts",
+    testName:
+      "async: what is no checksum of this file is never overwritten, and not asked",
+  },
+  {
+    breaks: "the bytes that are hashed are not those that are written",
+    file: "_core.ts",
+    edits: [["const copy = piece.slice();", "const copy = piece;"]],
+    testFile: "checksum_test.ts",
+    testName:
+      "bytes that change during the write do not part from their digest",
+  },
+  {
+    breaks: "a reader looks at the checksum only once",
+    file: "_verified_read.ts",
+    edits: [["isSame(before, after)", "isSame(before, before)"]],
+    testFile: "checksum_test.ts",
+    testName:
+      "a reader whose checksum is replaced at every look gives up, and accuses nobody",
+  },
+  {
+    breaks: "an update reads what is damaged",
+    file: "_update.ts",
+    edits: [["      checksum: isKept,\n", "      checksum: false,\n"]],
+    testFile: "checksum_test.ts",
+    testName: "what is damaged is neither read, updated nor begun to be read",
+  },
+  {
+    breaks: "a later write does not wait for one with a checksum",
+    file: "_under_lock.ts",
+    edits: [[
+      "  if (request.wanted) expectChecksum(port, wanted.place.file);\n",
+      "",
+    ]],
+    testFile: "checksum_test.ts",
+    testName: "a write that is called after one with a checksum comes after it",
+  },
+  {
+    breaks: "the checksum of a secret can be read by all",
+    file: "_core.ts",
+    edits: [[
+      "mode: mode === undefined ? undefined : mode & READ_AND_WRITE,",
+      "mode: undefined,",
+    ]],
+    testFile: "checksum_test.ts",
+    testName: "async: who may not read the file may not read its checksum",
   },
 ];
 

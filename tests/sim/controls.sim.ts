@@ -602,6 +602,60 @@ const CONTROLS: readonly Control[] = [
     exploration: "updates: two updates, one of which is killed",
     finds: /the update of [AB] is lost/,
   },
+  {
+    breaks: "a checksum names the new content alone",
+    edits: [{
+      file: "_core.ts",
+      find: "      const digests = { digest, previous };\n",
+      replace:
+        "      const digests = { digest, previous: previous.slice(9) };\n",
+    }],
+    exploration: "checksums: writeTextAtomic, checksum: true",
+    finds: /the file holds "\w+\\n", and its sha256 says/,
+  },
+  {
+    breaks: "a checksum is not synced before the content",
+    edits: [{
+      file: "_core.ts",
+      find:
+        '    durability: request.durability === "none" ? "none" : "full",\n',
+      replace: '    durability: "none",\n',
+    }],
+    exploration: "checksums: writeTextAtomic, checksum: true",
+    finds: /the file holds "new\\n", and its sha256 says|a sidecar is torn/,
+  },
+  {
+    breaks: "the removal of a checksum is not synced before the content",
+    edits: [{
+      file: "_sidecar.ts",
+      find:
+        '  const durability = request.durability === "none" ? "none" : "full";\n',
+      replace: '  const durability = "none";\n',
+    }],
+    exploration: "checksums: writeTextAtomic, checksum: false",
+    finds: /the file holds "new\\n", and its sha\d+ says/,
+  },
+  {
+    breaks: "a write does not look for a checksum",
+    edits: [{
+      file: "_write.ts",
+      find: "  if (runInline(port, isKept)) return undefined;\n",
+      replace: "  runInline(port, isKept);\n",
+    }],
+    exploration: "checksums: writeTextAtomic, as it is",
+    finds: /the file holds "new\\n", and its sha\d+ says/,
+  },
+  {
+    breaks:
+      "what was before is taken from the old checksum, and not from the file",
+    edits: [{
+      file: "_sidecar.ts",
+      find: "      ? [current]\n",
+      replace: "      ? [old.digest]\n",
+    }],
+    exploration: "checksums: writeTextAtomic, as it is",
+    finds: /the file holds "(?:old|second)\\n", and its sha256 says/,
+  },
 ];
 
 /** Runs one exploration on the copy of the code there, in its short form. */

@@ -135,19 +135,8 @@ export class MachinePort implements Port {
     return this.#sqlite.key;
   }
 
-  /** As long as the others' digests, and other bytes give another one; nothing here needs more. */
   createHash(algorithm: string): Hash {
-    const digits = DIGITS[algorithm as ChecksumAlgorithm];
-    let text = "";
-    return {
-      update(bytes) {
-        for (const byte of bytes) text += String.fromCharCode(byte);
-      },
-      digest() {
-        const part = hash(text).toString(16).padStart(14, "0");
-        return part.repeat(Math.ceil(digits / part.length)).slice(0, digits);
-      },
-    };
+    return simulatedHash(algorithm as ChecksumAlgorithm);
   }
 
   now(): number {
@@ -288,4 +277,19 @@ export function shown(value: unknown): string {
     return JSON.stringify(value);
   }
   return String(value);
+}
+
+/** As long as the real ones, and another one for other bytes; nothing here needs more. */
+export function simulatedHash(algorithm: ChecksumAlgorithm): Hash {
+  const digits = DIGITS[algorithm];
+  let text = "";
+  return {
+    update(bytes) {
+      for (const byte of bytes) text += String.fromCharCode(byte);
+    },
+    digest() {
+      const part = hash(text).toString(16).padStart(14, "0");
+      return part.repeat(Math.ceil(digits / part.length)).slice(0, digits);
+    },
+  };
 }

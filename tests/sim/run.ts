@@ -12,6 +12,7 @@
  */
 
 import process from "node:process";
+import { CHECKSUM_FORMS, checksumRuns } from "./checksum_run.ts";
 import type { CrashBounds } from "./crash.ts";
 import { crashRun, type Finding } from "./crash_run.ts";
 import { abortAtEach, failEach } from "./faults.ts";
@@ -158,6 +159,15 @@ async function exploreAborts(): Promise<void> {
   }
 }
 
+async function exploreChecksums(): Promise<void> {
+  heading("Files with a checksum: two crashes in a row, and each call fails");
+  for (const form of CHECKSUM_FORMS) {
+    if (!isChosen(`checksums: ${form.name}`)) continue;
+    const tally = new Tally(form.name);
+    report(tally, await checksumRuns(form, tally, CRASHES, isShort));
+  }
+}
+
 function exploreProcesses(): void {
   heading("Interleavings of processes, of which one may be killed");
   const scenarios = isShort ? SCENARIOS : [...SCENARIOS, ...LARGE_SCENARIOS];
@@ -209,6 +219,7 @@ const start = performance.now();
 await exploreCrashes();
 await exploreFaults();
 await exploreAborts();
+await exploreChecksums();
 exploreProcesses();
 exploreLocks();
 exploreUpdates();

@@ -39,6 +39,8 @@ export interface Scene {
   readonly staying?: RegExp | undefined;
   /** Whether nobody but the owner may at any time read what is written. */
   readonly isSecret: boolean;
+  /** Looks for whatever else must hold, alive and after a crash; throws a {@linkcode Violation}. */
+  readonly check?: (view: View) => void;
 }
 
 export const TEMPORARY: RegExp =
@@ -97,9 +99,13 @@ export function lookAtTheEnd(
 }
 
 function checkSurroundings(
-  { claims, innocents, paths, passing, isSecret }: Omit<Scene, "machine">,
+  { claims, innocents, paths, passing, isSecret, check }: Omit<
+    Scene,
+    "machine"
+  >,
   view: View,
 ): void {
+  check?.(view);
   for (const [path, text] of innocents) checkInnocent(view, path, text);
   for (const path of pathsIn(view)) {
     if (paths.has(path) || passing?.test(path)) continue;

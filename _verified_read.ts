@@ -8,9 +8,10 @@
  * @module
  */
 
+import { MOST_LINKS, plannedDirectory } from "./_directories.ts";
 import { digestOf, digestOfFile } from "./_hashing.ts";
 import type { ChecksumAlgorithm, OwnBytes } from "./_options.ts";
-import { refuseMangled } from "./_path.ts";
+import { directoryOf, joinPath, nameOf, refuseMangled } from "./_path.ts";
 import {
   attempt,
   blockingCall,
@@ -25,7 +26,6 @@ import {
   type ReadRequest,
   readWhole,
 } from "./_read_file.ts";
-import { retrying } from "./_retry.ts";
 import type { OpenFile, Port } from "./_runtime/port.ts";
 import { isNamed, readSidecar, type Sidecar, sidecarsOf } from "./_sidecar.ts";
 
@@ -161,14 +161,36 @@ function* openWithSidecar(
   );
 }
 
+/**
+ * The file behind links. Not `realpath`, which on Bun opens the file and asks for
+ * the name of what it has opened: that of a file that is replaced meanwhile is
+ * none.
+ */
 function* realPath(
   port: Port,
   path: string,
-  request: ReadRequest,
+  { retryMs, signal }: ReadRequest,
 ): Protocol<string> {
-  const real = yield* retrying(port, request, () => call("realpath", path));
-  refuseMangled(path, real);
-  return real;
+  const request = {
+    durability: "none",
+    parents: false,
+    retryMs,
+    signal,
+  } as const;
+  let real = path;
+  for (let links = 0; links <= MOST_LINKS; links++) {
+    const directory = yield* plannedDirectory(
+      port,
+      request,
+      directoryOf(port, real),
+    );
+    real = joinPath(port, directory.path, nameOf(port, real));
+    if ((yield* call("lstat", real)).kind !== "symlink") return real;
+    const text = yield* call("readlink", real);
+    refuseMangled(real, text);
+    real = joinPath(port, directory.path, text);
+  }
+  throw new Refusal("ELOOP", "too many symbolic links lead to it");
 }
 
 /** The sidecar to be used; `undefined` where there is none. */

@@ -12,7 +12,7 @@ import {
   type Protocol,
   Refusal,
 } from "../../_protocol.ts";
-import { readWhole } from "../../_read.ts";
+import { readWhole } from "../../_read_file.ts";
 import { prepare, writeWhole } from "../../_write.ts";
 import { FileClaim, Violation } from "./claims.ts";
 import type { Actor, Scenario, World } from "./interleave.ts";

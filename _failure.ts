@@ -32,7 +32,7 @@ import { type Host, NO_SQLITE, NOT_CAPABLE } from "./_runtime/port.ts";
 export interface Attempt {
   /** The name of the public function. */
   readonly operation: string;
-  readonly access: "read" | "write" | "lock";
+  readonly access: "read" | "write" | "lock" | "sweep";
   /** Absolute. */
   readonly path: string;
 }
@@ -172,7 +172,9 @@ function diagnose(
   const known = REASONS[code];
   if (known !== undefined) {
     const [failed, reason] = known;
-    const access = attempt.access === "read" ? "read" : "write";
+    const access = ["read", "sweep"].includes(attempt.access)
+      ? "read"
+      : "write";
     return [failed, code, `${reason[access]} (${code})`];
   }
   const detail = error.cause instanceof Error
@@ -256,6 +258,11 @@ function scopeReason(
 ): string {
   if (access === "read") {
     return `Deno may not read it: add ${flags(host, ["read"], path)}`;
+  }
+  if (access === "sweep") {
+    return `Deno must be allowed to read and write it: add ${
+      flags(host, ["read", "write"], path)
+    }`;
   }
   const { syscall, args: [refused] } = error;
   const directory = directoryOf(host, path);

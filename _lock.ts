@@ -355,7 +355,7 @@ function* leave(
  * and free was left by a kill, and so may others' links be. Somebody who lives
  * and waits finds his own gone, and begins again.
  */
-function* removeOthers(
+export function* removeOthers(
   host: Host,
   place: LockPlace,
   own: OwnLink,
@@ -382,19 +382,28 @@ export interface Candidate {
   readonly path: string;
 }
 
+const OWN_LINK = /^\.(\d+)\.(\d{1,15})\.[\da-f-]{36}$/;
+
+/** The name of the lock file to which this is a second name; `undefined` where it is none. */
+export function lockFileOf(name: string): string | undefined {
+  const end = name.lastIndexOf(".lock.") + ".lock".length;
+  return name.startsWith(".") && OWN_LINK.test(name.slice(end))
+    ? name.slice(0, end)
+    : undefined;
+}
+
 /** Who may hold the lock. */
 export function* candidates(
   host: Host,
   place: LockPlace,
 ): Protocol<Candidate[]> {
   const directory = directoryOf(host, place.path);
-  const prefix = `${nameOf(host, place.path)}.`;
+  const prefix = nameOf(host, place.path);
   const names = yield* call("readdir", directory);
   return names.flatMap((name) => {
     if (!name.startsWith(prefix)) return [];
     // With more digits than a date has, somebody has made the name up.
-    const [, pid, since] = /^(\d+)\.(\d{1,15})\.[\da-f-]{36}$/
-      .exec(name.slice(prefix.length)) ?? [];
+    const [, pid, since] = OWN_LINK.exec(name.slice(prefix.length)) ?? [];
     return pid === undefined ? [] : [{
       pid: Number(pid),
       since: Number(since),

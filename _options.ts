@@ -487,6 +487,31 @@ export interface ChecksumWriteOptions extends
   algorithm?: Exclude<ChecksumAlgorithm, "sha1"> | undefined;
 }
 
+/** The options of {@linkcode sweepTemporaries}. */
+export interface SweepOptions {
+  /**
+   * How long a temporary file must not have been changed, in milliseconds. That
+   * protects writers in other containers, of whose processes nothing is known.
+   *
+   * @default {86400000}
+   */
+  olderThanMs?: number | undefined;
+  /**
+   * Whether nothing is removed, only told.
+   *
+   * @default {false}
+   */
+  dryRun?: boolean | undefined;
+  /** Ends the sweep, which rejects with the signal's reason. */
+  signal?: AbortSignal | undefined;
+}
+
+const SWEEP_CHECKS = {
+  olderThanMs: milliseconds,
+  dryRun: boolean,
+  signal,
+} satisfies Record<keyof SweepOptions, Check>;
+
 const CHECKSUM_CHECKS = {
   algorithm: oneOf("sha256", "sha512", "sha1"),
   retryMs: milliseconds,
@@ -514,6 +539,7 @@ export type OptionKind =
   | "jsonlRead"
   | "lock"
   | "checksum"
+  | "sweep"
   | "checksumWrite"
   | "textUpdate"
   | "jsonUpdate"
@@ -536,6 +562,7 @@ const CHECKS: Readonly<Record<OptionKind, Readonly<Record<string, Check>>>> = {
   jsonlRead: { ...JSONL_READ_CHECKS, fallback },
   lock: LOCK_CHECKS,
   checksum: CHECKSUM_CHECKS,
+  sweep: SWEEP_CHECKS,
   checksumWrite: CHECKSUM_WRITE_CHECKS,
   textUpdate: { ...TEXT_UPDATE_CHECKS, initial },
   jsonUpdate: { ...JSON_UPDATE_CHECKS, reviver: callback, initial },

@@ -62,6 +62,15 @@ export function absolutePath(host: Host, path: string | URL): string {
     : joinPath(host, currentDirectory(host, text), text);
 }
 
+/** The same of a directory, which may be given with a separator at its end. */
+export function absoluteDirectory(host: Host, path: string | URL): string {
+  const text = isUrl(path) ? fromFileUrl(host, path) : path;
+  const isText = typeof text === "string" && text !== "";
+  // What is wrong with it is the same for both: a name inside tells it.
+  const inside = isText ? joinPath(host, text, "f") : path;
+  return directoryOf(host, absolutePath(host, inside));
+}
+
 function currentDirectory(host: Host, path: string): string {
   let directory: string | undefined;
   let cause: unknown;

@@ -108,6 +108,19 @@ function trackTemporary(port: Port, path: string): void {
   inFlight.set(path, port);
 }
 
+const NAME = /^\..*\.(\d+)\.[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}\.tmp$/s;
+
+/** The process whose temporary file it is, by its name; `undefined` where it is none. */
+export function writerOf(name: string): number | undefined {
+  const [, pid] = NAME.exec(name) ?? [];
+  return pid === undefined ? undefined : Number(pid);
+}
+
+/** Whether a write of this realm is under way to it. */
+export function isInFlight(path: string): boolean {
+  return inFlight.has(path);
+}
+
 /** Ends the record of a temporary file: its name is not ours any more. */
 export function untrackTemporary(path: string): void {
   inFlight.delete(path);

@@ -25,4 +25,5 @@ export * from "./errors.ts";
 export * from "./json.ts";
 export * from "./jsonl.ts";
 export * from "./lock.ts";
+export * from "./sweep.ts";
 export * from "./text.ts";

@@ -7,6 +7,7 @@
  */
 
 import { createHash } from "./hash.ts";
+import { isAlive } from "./process.ts";
 import {
   type AsyncSystemCalls,
   type FileStatus,
@@ -45,6 +46,7 @@ function status(info: Deno.FileInfo): FileStatus {
     uid: info.uid ?? 0,
     gid: info.gid ?? 0,
     nlink: info.nlink ?? 1,
+    mtimeMs: info.mtime?.getTime() ?? 0,
     dev: info.dev,
     ino: info.ino ?? 0,
   };
@@ -157,6 +159,10 @@ export function denoPort(): Port {
     createHash,
     now: () => performance.now(),
     date: () => Date.now(),
+    isAlive(pid) {
+      const { state } = Deno.permissions.querySync({ name: "run" });
+      return state === "granted" ? isAlive(pid) : undefined;
+    },
     permission(access, path) {
       const { state } = Deno.permissions.querySync({ name: access, path });
       return state === "prompt" ? "missing" : state;

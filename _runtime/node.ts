@@ -15,6 +15,7 @@ import type {
   SystemCalls,
 } from "./port.ts";
 import { createHash } from "./hash.ts";
+import { isAlive } from "./process.ts";
 import { connecting, sqliteCalls } from "./sqlite.ts";
 
 class NodeFile implements OpenFile {
@@ -45,6 +46,7 @@ function status(stats: Stats): FileStatus {
     uid: stats.uid,
     gid: stats.gid,
     nlink: stats.nlink,
+    mtimeMs: stats.mtimeMs,
     dev: stats.dev,
     ino: stats.ino,
   };
@@ -136,6 +138,7 @@ export function nodePort(): Port {
     createHash,
     now: () => performance.now(),
     date: () => Date.now(),
+    isAlive,
     permission: () => "granted",
     onExit: (callback) => void process.once("exit", callback),
     errorCode: (error) =>

@@ -36,6 +36,8 @@ export interface FileStatus {
   readonly uid: number;
   readonly gid: number;
   readonly nlink: number;
+  /** When its content was last changed, in milliseconds since the epoch. */
+  readonly mtimeMs: number;
   /** With {@linkcode FileStatus.ino}, which file it is. */
   readonly dev: number;
   readonly ino: number;
@@ -98,6 +100,8 @@ export interface Host {
   now(): number;
   /** Milliseconds since the epoch. */
   date(): number;
+  /** Whether a process of that number runs here; `undefined` where that may not be asked. Another container's numbers are its own. */
+  isAlive(pid: number): boolean | undefined;
   /** What the runtime's own sandbox says of this access below this path; `"denied"` is forbidden by name. */
   permission(
     access: "read" | "write",

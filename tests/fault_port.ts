@@ -130,6 +130,10 @@ export class FaultPort implements Port {
     return this.#base.createHash(algorithm);
   }
 
+  isAlive(pid: number): boolean | undefined {
+    return this.#base.isAlive(pid);
+  }
+
   randomUUID(): string {
     return this.uuids.shift() ?? this.#base.randomUUID();
   }

@@ -58,6 +58,7 @@ function foreignFilePort(path: string, mode: number): FaultPort {
     uid: 4321,
     gid: 4321,
     nlink: 1,
+    mtimeMs: 0,
     dev: 1,
     ino: 1,
   };

@@ -143,6 +143,10 @@ export class MachinePort implements Port {
     return this.clock += this.tick;
   }
 
+  isAlive(): undefined {
+    return undefined;
+  }
+
   /** Time stands still, or each run would be another one. */
   date(): number {
     return 0;
@@ -236,7 +240,8 @@ function isDescriptor(value: unknown): value is Descriptor & OpenFile {
 function statusOf(inode: Inode): FileStatus {
   const { kind, mode, uid, gid, nlink, device, ino, bytes, text } = inode;
   const size = kind === "symlink" ? text.length : bytes.length;
-  return { kind, size, mode, uid, gid, nlink, dev: device, ino };
+  const mtimeMs = 0;
+  return { kind, size, mode, uid, gid, nlink, mtimeMs, dev: device, ino };
 }
 
 const NOT_PLAIN = ["mode", "gid", "nlink"] as const;

@@ -1,0 +1,199 @@
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import {
+  linkSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import process from "node:process";
+import { test } from "node:test";
+import { pathToFileURL } from "node:url";
+import {
+  AtomicError,
+  NotFoundError,
+  openAtomicWriter,
+  sweepTemporaries,
+  sweepTemporariesSync,
+  withLock,
+} from "../mod.ts";
+import { FaultPort, onPort } from "./fault_port.ts";
+import { rejection } from "./rejection.ts";
+import { inScratch } from "./scratch.ts";
+
+const FORMS = [
+  { name: "async", sweep: sweepTemporaries },
+  {
+    name: "sync",
+    sweep: (...args: Parameters<typeof sweepTemporariesSync>) =>
+      new Promise<ReturnType<typeof sweepTemporariesSync>>((resolve) =>
+        resolve(sweepTemporariesSync(...args))
+      ),
+  },
+] as const;
+
+/** The number of a process that has ended. */
+function deadPid(): number {
+  return spawnSync("true").pid;
+}
+
+/** A file as an old writer leaves it. */
+function leave(directory: string, name: string): string {
+  const path = join(directory, name);
+  writeFileSync(path, "left");
+  const yesterday = Date.now() / 1000 - 25 * 3600;
+  utimesSync(path, yesterday, yesterday);
+  return path;
+}
+
+for (const form of FORMS) {
+  test(`${form.name}: old temporary files of the dead go, and nothing else`, () =>
+    inScratch(async (directory) => {
+      const uuid = crypto.randomUUID();
+      const dead = deadPid();
+      const old = [
+        leave(directory, `.f.${dead}.${uuid}.tmp`),
+        leave(directory, `.a.b.${dead}.${uuid}.tmp`),
+        leave(directory, `.two\nlines.${dead}.${uuid}.tmp`),
+      ];
+      const others = [
+        leave(directory, "f"),
+        leave(directory, `f.${dead}.${uuid}.tmp`),
+        leave(directory, `.f.${dead}.tmp`),
+        leave(directory, `.f.${uuid}.tmp`),
+        leave(directory, `.f.x.${uuid}.tmp`),
+        leave(directory, `.f.${dead}.${uuid}.tmp.bak`),
+        leave(directory, ".f.tmp"),
+        leave(directory, ".g.lock"),
+      ];
+      const young = join(directory, `.y.${dead}.${uuid}.tmp`);
+      writeFileSync(young, "");
+      const alive = leave(directory, `.z.${process.pid}.${uuid}.tmp`);
+      const folder = join(directory, `.d.${dead}.${uuid}.tmp`);
+      mkdirSync(folder);
+      const link = join(directory, `.l.${dead}.${uuid}.tmp`);
+      symlinkSync("f", link);
+      leave(folder, `.inside.${dead}.${uuid}.tmp`);
+      const before = readdirSync(directory).toSorted();
+      const dry = await form.sweep(directory, { dryRun: true });
+      assert.deepEqual(dry.removed.toSorted(), old.toSorted());
+      assert.deepEqual(readdirSync(directory).toSorted(), before);
+      const report = await form.sweep(pathToFileURL(`${directory}/`));
+      assert.equal(report.directory, directory);
+      assert.deepEqual(report.removed.toSorted(), old.toSorted());
+      const kept = Object.fromEntries(
+        report.kept.map(({ path, reason }) => [path, reason]),
+      );
+      assert.deepEqual(
+        Object.keys(kept).toSorted(),
+        [young, alive, folder, link].toSorted(),
+      );
+      assert.match(kept[young] ?? "", /changed \d+ s ago, and olderThanMs is/);
+      assert.match(kept[alive] ?? "", /runs/);
+      assert.match(kept[folder] ?? "", /no file: directory/);
+      assert.match(kept[link] ?? "", /no file: symlink/);
+      const left = new Set(
+        readdirSync(directory).map((name) => join(directory, name)),
+      );
+      for (const path of others) assert.ok(left.has(path), path);
+      await form.sweep(directory, { olderThanMs: 0 });
+      assert.ok(!readdirSync(directory).includes(`.y.${dead}.${uuid}.tmp`));
+    }));
+
+  test(`${form.name}: what this process is writing stays, however old it looks`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      const port = new FaultPort();
+      port.pid = deadPid();
+      await onPort(port, async () => {
+        const writer = await openAtomicWriter(path);
+        await writer.write(new Uint8Array([65]));
+        const report = await form.sweep(directory, { olderThanMs: 0 });
+        assert.equal(report.kept[0]?.reason, "this process is writing it");
+        await writer.commit();
+      });
+      assert.equal(readFileSync(path, "utf8"), "A");
+    }));
+
+  test(`${form.name}: names of a lock go where it is free, and stay where it is held`, () =>
+    inScratch(async (directory) => {
+      const lockFile = join(directory, ".f.lock");
+      const name = () => `${lockFile}.7.1700000000000.${crypto.randomUUID()}`;
+      writeFileSync(lockFile, "");
+      const links = [name(), name()];
+      for (const path of links) linkSync(lockFile, path);
+      const dry = await form.sweep(directory, { dryRun: true });
+      assert.equal(dry.removed.length, 0);
+      assert.equal(dry.kept.length, 3);
+      const report = await form.sweep(directory);
+      assert.deepEqual(
+        report.removed.toSorted(),
+        [lockFile, ...links].toSorted(),
+      );
+      assert.deepEqual(readdirSync(directory), []);
+      // Without its lock file.
+      const alone = name();
+      writeFileSync(alone, "");
+      assert.deepEqual((await form.sweep(directory)).removed, [alone]);
+      assert.deepEqual(readdirSync(directory), []);
+      await withLock(join(directory, "f"), async () => {
+        linkSync(lockFile, name());
+        const { removed, kept } = await form.sweep(directory);
+        assert.deepEqual(removed, []);
+        assert.equal(kept.length, 3);
+        for (const { reason } of kept) assert.match(reason, /its lock is held/);
+      });
+      await form.sweep(directory);
+      assert.deepEqual(readdirSync(directory), []);
+    }));
+
+  test(`${form.name}: what cannot be removed is told, and does not keep the rest`, () =>
+    inScratch(async (directory) => {
+      const dead = deadPid();
+      const uuid = crypto.randomUUID();
+      const first = leave(directory, `.a.${dead}.${uuid}.tmp`);
+      const second = leave(directory, `.b.${dead}.${uuid}.tmp`);
+      writeFileSync(join(directory, ".f.lock"), "not empty");
+      const link = `.f.lock.7.1.${uuid}`;
+      linkSync(join(directory, ".f.lock"), join(directory, link));
+      const port = new FaultPort().fail("unlink", "EACCES", 1);
+      const report = await onPort(port, () => form.sweep(directory));
+      assert.equal(report.removed.length, 1);
+      const [failed, ...locks] = report.kept;
+      assert.ok([first, second].includes(failed?.path ?? ""));
+      assert.match(failed?.reason ?? "", /unlink failed: EACCES/);
+      assert.equal(locks.length, 2);
+      assert.match(locks[0]?.reason ?? "", /is not a lock file/);
+    }));
+
+  test(`${form.name}: a malformed argument is a TypeError, a missing directory a NotFoundError`, () =>
+    inScratch(async (directory) => {
+      const wrong = (value: unknown) =>
+        assert.rejects(form.sweep(value as string), TypeError);
+      await wrong("");
+      await wrong(7);
+      await assert.rejects(
+        form.sweep(directory, { olderThanMs: -1 }),
+        TypeError,
+      );
+      await assert.rejects(
+        form.sweep(join(directory, "none")),
+        NotFoundError,
+      );
+      writeFileSync(join(directory, "file"), "");
+      const error = await rejection(form.sweep(join(directory, "file")));
+      assert.ok(error instanceof AtomicError);
+      assert.equal(error.code, "ENOTDIR");
+      const controller = new AbortController();
+      controller.abort();
+      leave(directory, `.a.1.${crypto.randomUUID()}.tmp`);
+      await assert.rejects(
+        form.sweep(directory, { signal: controller.signal }),
+        { name: "AbortError" },
+      );
+    }));
+}

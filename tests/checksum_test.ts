@@ -403,8 +403,9 @@ test("streams, writers, JSON lines and updates write checksums, and keep them", 
     for await (const value of readJsonl(path, { checksum })) ids.push(value);
     ids.push(...readJsonlSync(path, { checksum }));
     assert.equal(ids.length, 4);
-    await using snapshot = await openSnapshot(path, { checksum });
+    const snapshot = await openSnapshot(path, { checksum });
     assert.equal(await snapshot.text(), '{"id":1}\n{"id":2}\n');
+    await snapshot[Symbol.asyncDispose]();
     await writeJsonAtomic(path, { count: 1 });
     await fits();
     const next = ({ count }: { count: number }) => ({ count: count + 1 });

@@ -6,6 +6,7 @@
  * @module
  */
 
+import { checkDemand, type Demand } from "./_demand.ts";
 import type { Durability } from "./_options.ts";
 import { directoryOf, joinPath, nameOf, refuseMangled } from "./_path.ts";
 import {
@@ -26,6 +27,7 @@ export interface DirectoryRequest {
   readonly parents: boolean;
   readonly retryMs: number;
   readonly signal: AbortSignal | undefined;
+  readonly demand: Demand;
 }
 
 /** A directory by its real path. */
@@ -71,6 +73,8 @@ function* findDirectory(
   for (let path = directory;; path = directoryOf(host, path)) {
     try {
       const existing = yield* realDirectory(host, path);
+      // Before anything is made: what is made here is on the same file system.
+      yield* checkDemand(host, request.demand, existing);
       return { existing, missing };
     } catch (error) {
       const isRoot = directoryOf(host, path) === path;

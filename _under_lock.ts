@@ -7,6 +7,7 @@
 import type { WriteRequest } from "./_core.ts";
 import { describe } from "./_describe.ts";
 import type { Attempt } from "./_failure.ts";
+import type { Need } from "./_filesystems.ts";
 import {
   FileLock,
   insistOn,
@@ -31,6 +32,12 @@ export interface LockableRequest extends WriteRequest {
 /** Whether a lock is to be held at all. */
 export function wantsLock({ lock }: LockableRequest): boolean {
   return lock !== undefined && lock !== false;
+}
+
+/** What a write asks of its file system: not a lock that is held already. */
+export function needsOf(lock: LockWish): readonly Need[] {
+  const isTaken = lock !== undefined && lock !== false && !isLock(lock);
+  return isTaken ? ["rename", "lock"] : ["rename"];
 }
 
 /** Calls `body` with the request under its lock, and frees what was taken for it. */
@@ -150,7 +157,11 @@ function wantedBy(
   return wantLock(
     port,
     attempt,
-    { ...request, signal: eitherOf(options.signal, signal) },
+    {
+      ...request,
+      signal: eitherOf(options.signal, signal),
+      demand: { ...request.demand, needs: needsOf(lock) },
+    },
     options.timeoutMs,
   );
 }

@@ -12,6 +12,7 @@ import {
   type StagedWrite,
   type WriteRequest,
 } from "./_core.ts";
+import { demandOf } from "./_demand.ts";
 import { openToSync } from "./_directories.ts";
 import { runAsync, runInline, runSync } from "./_drive.ts";
 import { type Attempt, explain } from "./_failure.ts";
@@ -39,6 +40,7 @@ import { Gatherer, ProgressCount, StreamWrite } from "./_stream_write.ts";
 import {
   checkLock,
   type LockableRequest,
+  needsOf,
   underLock,
   underLockSync,
   wantsLock,
@@ -102,6 +104,7 @@ export function prepare<Options extends WriteOptions>(
     createNew: options.createNew ?? false,
     retryMs: options.retryMs ?? 1000,
     signal: options.signal,
+    demand: demandOf(needsOf(options.lock), options),
     lock: options.lock,
     held: undefined,
   };

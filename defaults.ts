@@ -53,6 +53,7 @@ import {
 export type {
   Durability,
   FallbackOption,
+  Guarantee,
   JsonlReadOptions,
   JsonlWriteOptions,
   JsonReadOptions,
@@ -66,6 +67,7 @@ export type {
   Owner,
   ProgressOption,
   ReadOptions,
+  Safety,
   SymlinkPolicy,
   TextUpdateOptions,
   TextWriteOptions,

@@ -41,6 +41,7 @@ import { prepareWrite, type WholeWrite, write, writeSync } from "./_write.ts";
 export type {
   Durability,
   FallbackOption,
+  Guarantee,
   JsonReadOptions,
   JsonReplacer,
   JsonReviver,
@@ -50,6 +51,7 @@ export type {
   LockOptions,
   Owner,
   ReadOptions,
+  Safety,
   SymlinkPolicy,
   TextWriteOptions,
   UpdateResult,

@@ -44,6 +44,7 @@ import {
 export type {
   Durability,
   FallbackOption,
+  Guarantee,
   JsonlReadOptions,
   JsonlWriteOptions,
   JsonReadOptions,
@@ -55,6 +56,7 @@ export type {
   Owner,
   ProgressOption,
   ReadOptions,
+  Safety,
   SymlinkPolicy,
   TextWriteOptions,
   WriteOptions,

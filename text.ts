@@ -51,11 +51,13 @@ import {
 export type {
   Durability,
   FallbackOption,
+  Guarantee,
   Lock,
   LockOptions,
   Owner,
   ProgressOption,
   ReadOptions,
+  Safety,
   SymlinkPolicy,
   TextUpdateOptions,
   TextWriteOptions,

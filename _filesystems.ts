@@ -129,14 +129,14 @@ export const UNKNOWN: Levels = {
 /** The types that are known. */
 export const FILESYSTEMS: readonly Filesystem[] = [
   {
-    names: ["ext4"],
+    names: ["ext2"],
     magic: [0xef53],
     class: "disk",
-    levels: JOURNALED,
+    levels: { ...JOURNALED, crashDurability: "best-effort" },
     lacks: [],
     note:
-      "its journal is assumed: a file system made without one shows nothing of it",
-    source: `${KERNEL}/ext4/journal.html, ${LAB}`,
+      "it has no journal: a power cut leaves a check to be made, which may lose a name",
+    source: `${KERNEL}/ext2.html`,
   },
   {
     names: ["ext3"],
@@ -148,14 +148,14 @@ export const FILESYSTEMS: readonly Filesystem[] = [
     source: `${KERNEL}/ext3.html`,
   },
   {
-    names: ["ext2"],
+    names: ["ext4"],
     magic: [0xef53],
     class: "disk",
-    levels: { ...JOURNALED, crashDurability: "best-effort" },
+    levels: JOURNALED,
     lacks: [],
     note:
-      "it has no journal: a power cut leaves a check to be made, which may lose a name",
-    source: `${KERNEL}/ext2.html`,
+      "its journal is assumed: a file system made without one shows nothing of it",
+    source: `${KERNEL}/ext4/journal.html, ${LAB}`,
   },
   {
     names: ["xfs"],

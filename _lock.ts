@@ -376,6 +376,11 @@ export interface Candidate {
   readonly path: string;
 }
 
+/** Whether a name is that of somebody's own link to a lock file. */
+export function isOwnLinkName(name: string): boolean {
+  return /^\..+\.lock\.\d+\.\d{1,15}\.[\da-f-]{36}$/s.test(name);
+}
+
 /** Who may hold the lock. */
 export function* candidates(
   host: Host,

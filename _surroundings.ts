@@ -23,6 +23,8 @@ export interface Surroundings {
   readonly candidates: readonly Filesystem[];
   /** The mount, where the list of mounts was looked at. */
   readonly mount: Mount | undefined;
+  /** All mounts, where they were looked at. */
+  readonly mounts: readonly Mount[];
   /** That of the upper layer, where it is an overlay. */
   readonly upper: Surroundings | undefined;
   /** What a process that is no superuser may still use. */
@@ -80,8 +82,15 @@ function* seen(
     const upper = isOverlay
       ? yield* lookAtUpper(host, mount, list, evidence)
       : undefined;
-    const filesystem = mount.type;
-    return { filesystem, candidates, mount, upper, freeBytes, evidence };
+    return {
+      filesystem: mount.type,
+      candidates,
+      mount,
+      mounts: list.mounts,
+      upper,
+      freeBytes,
+      evidence,
+    };
   }
   if (mount !== undefined) {
     evidence.push(`${MOUNTS} has type ${mount.type}, which does not fit`);
@@ -99,6 +108,7 @@ function* seen(
     filesystem,
     candidates: possible,
     mount: undefined,
+    mounts: list.mounts,
     upper: undefined,
     freeBytes,
     evidence,

@@ -32,6 +32,13 @@ function temporaryName(host: Host, target: string): string {
   return `.${cutName(target, 1 + unique.length)}${unique}`;
 }
 
+/** Whether a name is that of a temporary file of this library, of whoever. */
+export function isTemporaryName(name: string): boolean {
+  return /^\..*\.\d+\.[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}\.tmp$/s.test(
+    name,
+  );
+}
+
 /** As much of a name as leaves so many bytes for what is added to it. */
 export function cutName(name: string, added: number): string {
   const encoder = new TextEncoder();

@@ -20,7 +20,9 @@
 
 export * from "./bytes.ts";
 export * from "./defaults.ts";
+export * from "./doctor.ts";
 export * from "./errors.ts";
+export * from "./guarantees.ts";
 export * from "./json.ts";
 export * from "./jsonl.ts";
 export * from "./lock.ts";

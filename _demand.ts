@@ -23,6 +23,14 @@ export interface Demand {
   readonly isNamed: boolean;
 }
 
+/** That of a call whose demand was met before: what it has made since is on the same file system. */
+export const MET: Demand = {
+  needs: [],
+  require: [],
+  safety: "best-effort",
+  isNamed: false,
+};
+
 /** The demand of a call with these options. */
 export function demandOf(
   needs: readonly Need[],
@@ -121,7 +129,7 @@ function* knownOf(
   const hasWarned = before?.hasWarned ?? false;
   const found: Known = { around, isWhole, hasWarned };
   // What could not be looked at may be, next time.
-  const isSeen = around.freeBytes !== undefined &&
+  const isSeen = around.status !== undefined &&
     (!isWhole || around.mount !== undefined);
   if (isSeen) known.set(directory, found);
   const [oldest] = known.keys();

@@ -162,10 +162,12 @@ function* directoryAt(port: Port, path: string): Protocol<Place> {
 
 function* freeSpace(port: Port, directory: string): Protocol<DoctorCheck> {
   const name = "free space";
-  const { freeBytes, evidence } = yield* glance(port, directory);
-  if (freeBytes === undefined) {
+  const { status, evidence } = yield* glance(port, directory);
+  if (status === undefined) {
     return { name, ok: true, detail: evidence.join("; ") };
   }
+  const { freeBytes } = status;
+  if (freeBytes === undefined) return { name, ok: true, detail: "not counted" };
   return freeBytes > 0
     ? { name, ok: true, detail: `${freeBytes} bytes` }
     : { name, ok: false, detail: "none is left: free some" };

@@ -136,7 +136,7 @@ export const FILESYSTEMS: readonly Filesystem[] = [
     lacks: [],
     note:
       "it has no journal: a power cut leaves a check to be made, which may lose a name",
-    source: `${KERNEL}/ext2.html`,
+    source: `${KERNEL}/ext2.html, ${LAB}`,
   },
   {
     names: ["ext3"],
@@ -145,7 +145,7 @@ export const FILESYSTEMS: readonly Filesystem[] = [
     levels: { ...JOURNALED, crashDurability: "best-effort" },
     lacks: [],
     note: "older kernels mount it without barriers",
-    source: `${KERNEL}/ext3.html`,
+    source: `${KERNEL}/ext3.html, ${LAB}`,
   },
   {
     names: ["ext4"],

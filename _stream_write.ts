@@ -15,6 +15,7 @@ import {
   type StagedWrite,
   type WriteRequest,
 } from "./_core.ts";
+import { MET } from "./_demand.ts";
 import { runAsync } from "./_drive.ts";
 import type { HeldLock } from "./_lock.ts";
 import type { WriteProgress, WriteReceipt } from "./_options.ts";
@@ -90,7 +91,8 @@ export class StreamWrite {
 
   /** The request of a lock for its file, which was found when it began. */
   lockable<R extends WriteRequest>(request: R): R {
-    return { ...request, path: this.#write.target.path, symlinks: "replace" };
+    const { path } = this.#write.target;
+    return { ...request, path, symlinks: "replace", demand: MET };
   }
 
   get bytes(): number {

@@ -13,7 +13,12 @@ import {
 } from "./_filesystems.ts";
 import { type Mount, mountOf, optionValue, parseMounts } from "./_mounts.ts";
 import { call, closing, type Protocol, SystemCallError } from "./_protocol.ts";
-import { type Host, NOT_CAPABLE, type OpenFile } from "./_runtime/port.ts";
+import {
+  type FilesystemStatus,
+  type Host,
+  NOT_CAPABLE,
+  type OpenFile,
+} from "./_runtime/port.ts";
 
 /** What was seen. */
 export interface Surroundings {
@@ -27,8 +32,8 @@ export interface Surroundings {
   readonly mounts: readonly Mount[];
   /** That of the upper layer, where it is an overlay. */
   readonly upper: Surroundings | undefined;
-  /** What a process that is no superuser may still use. */
-  readonly freeBytes: number | undefined;
+  /** What `statfs` reported, if it did. */
+  readonly status: FilesystemStatus | undefined;
   /** How all this is known, or why it is not. */
   readonly evidence: readonly string[];
 }
@@ -64,8 +69,10 @@ function* seen(
   directory: string,
   list: MountList,
 ): Protocol<Surroundings> {
-  const { type, freeBytes, ...status } = yield* statfs(host, directory);
-  const evidence = [...status.evidence, ...list.evidence];
+  const { status, why } = yield* statfs(host, directory);
+  const evidence = [...why, ...list.evidence];
+  // Windows has no number for it.
+  const type = host.windows ? undefined : status?.type;
   const possible = type === undefined
     ? shares(host, directory)
     : filesystemsOf(host.platform, type);
@@ -88,7 +95,7 @@ function* seen(
       mount,
       mounts: list.mounts,
       upper,
-      freeBytes,
+      status,
       evidence,
     };
   }
@@ -110,7 +117,7 @@ function* seen(
     mount: undefined,
     mounts: list.mounts,
     upper: undefined,
-    freeBytes,
+    status,
     evidence,
   };
 }
@@ -131,30 +138,25 @@ function eitherOf(names: readonly string[]): string {
 }
 
 interface Status {
-  readonly type: number | undefined;
-  readonly freeBytes: number | undefined;
-  readonly evidence: readonly string[];
+  readonly status: FilesystemStatus | undefined;
+  /** Why it is not known. */
+  readonly why: readonly string[];
 }
 
 function* statfs(host: Host, directory: string): Protocol<Status> {
-  const nothing = { type: undefined, freeBytes: undefined };
   const missing = [
     permit(host, "statfs", directory, "--allow-sys=statfs"),
     permit(host, "read", directory, `--allow-read=${directory}`),
   ].filter((flag) => flag !== undefined);
   if (missing.length > 0) {
-    const evidence = [`not permitted to look: add ${missing.join(" ")}`];
-    return { ...nothing, evidence };
+    const why = [`not permitted to look: add ${missing.join(" ")}`];
+    return { status: undefined, why };
   }
   try {
-    const { type, freeBytes } = yield* call("statfs", directory);
-    // Windows has no number for it.
-    return host.windows
-      ? { type: undefined, freeBytes, evidence: [] }
-      : { type, freeBytes, evidence: [] };
+    return { status: yield* call("statfs", directory), why: [] };
   } catch (error) {
     const reason = reasonOf(error, "--allow-sys=statfs");
-    return { ...nothing, evidence: [`statfs ${reason}`] };
+    return { status: undefined, why: [`statfs ${reason}`] };
   }
 }
 

@@ -5,6 +5,7 @@
  */
 
 import type { WriteRequest } from "./_core.ts";
+import { MET } from "./_demand.ts";
 import { describe } from "./_describe.ts";
 import type { Attempt } from "./_failure.ts";
 import type { Need } from "./_filesystems.ts";
@@ -143,7 +144,8 @@ function under(
   { held }: FileLock,
 ): WriteRequest {
   const symlinks = request.symlinks === "reject" ? "reject" : "replace";
-  return { ...request, path: place.file, symlinks, held };
+  const demand = MET;
+  return { ...request, path: place.file, symlinks, demand, held };
 }
 
 function wantedBy(

@@ -38,8 +38,8 @@ export interface FileStatus {
 export interface FilesystemStatus {
   /** The kernel's number of the type; 0 where the system gives none. */
   readonly type: number;
-  /** What an unprivileged process may still use. */
-  readonly freeBytes: number;
+  /** What an unprivileged process may still use; `undefined` where none is counted, as on ramfs. */
+  readonly freeBytes: number | undefined;
 }
 
 /** The system calls, each in the form that blocks. */

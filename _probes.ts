@@ -5,7 +5,13 @@
  * @module
  */
 
-import { acquire, lockPlace, release } from "./_lock.ts";
+import {
+  acquire,
+  candidates,
+  type LockPlace,
+  lockPlace,
+  release,
+} from "./_lock.ts";
 import { joinPath } from "./_path.ts";
 import {
   attempt,
@@ -178,7 +184,8 @@ function* isLinked(from: string, to: string): Protocol<boolean> {
 }
 
 function* locks(port: Port, directory: string): Protocol<string> {
-  const name = `doctor.${port.pid}.${port.randomUUID()}`;
+  // Short, or the names of its links would be cut.
+  const name = `doctor.${port.randomUUID().slice(0, 18)}`;
   const place = lockPlace(port, joinPath(port, directory, name));
   const patience = () => ({
     deadline: port.now(),
@@ -198,11 +205,18 @@ function* locks(port: Port, directory: string): Protocol<string> {
       yield* release(held);
     }
   } catch (error) {
-    // No other process knows its name.
+    // No other process knows its name, so nobody else ever removes these.
+    yield* attempt(removeLinks(port, place));
     yield* attempt(call("unlink", place.path));
     throw error;
   }
   throw wrong("two held one lock at once");
+}
+
+function* removeLinks(port: Port, place: LockPlace): Protocol<void> {
+  for (const { path } of yield* candidates(port, place)) {
+    yield* attempt(call("unlink", path));
+  }
 }
 
 /** On the usual file systems, and on eCryptfs. */

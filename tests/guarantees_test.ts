@@ -1,5 +1,11 @@
 import assert from "node:assert/strict";
-import { existsSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { runAsync, runSync } from "../_drive.ts";
@@ -90,6 +96,42 @@ for (const row of FILESYSTEMS) {
     assert.equal(row.lacks.includes("lock"), isRemote);
   });
 }
+
+test("the table of the documentation is that of the code", () => {
+  const text = readFileSync(new URL("docs/guarantees.md", root), "utf8");
+  const rows = text.split("\n")
+    .filter((line) => line.startsWith("|"))
+    .map((line) => line.split("|").slice(1, -1).map((cell) => cell.trim()))
+    .filter((cells) => cells.length === 9)
+    .slice(2);
+  assert.deepEqual(
+    rows,
+    FILESYSTEMS.map((row) => [
+      row.names.join(", "),
+      row.class,
+      row.levels.atomicVisibility,
+      row.levels.crashDurability,
+      row.levels.writerExclusion,
+      row.levels.integrityDetection,
+      row.levels.metadataPreservation,
+      row.lacks.join(", ") || "-",
+      row.source.split(", ").map((source) =>
+        source.startsWith("https://") ? `<${source}>` : `\`${source}\``
+      ).join(", "),
+    ]),
+  );
+});
+
+test("every type that has something guaranteed is mounted by the lab", () => {
+  const lab = readFileSync(
+    new URL("tests/lab/guarantees.lab.ts", root),
+    "utf8",
+  );
+  for (const { names: [name], levels } of FILESYSTEMS) {
+    const isGuaranteed = Object.values(levels).includes("guaranteed");
+    if (isGuaranteed) assert.ok(lab.includes(`"${name}"`), name);
+  }
+});
 
 test("no two types of the table have a name in common", () => {
   const names = FILESYSTEMS.flatMap((row) => row.names);

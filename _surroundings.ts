@@ -239,18 +239,17 @@ function* lookAtUpper(
     evidence.push("the overlay has no upper layer, and can only be read");
     return undefined;
   }
-  const invisible =
-    `its upper layer "${path}" cannot be seen from here, so what it holds is not known`;
-  if (!(yield* isDirectory(host, path))) {
-    evidence.push(invisible);
+  // In a container the path may be another one's: that of the overlay itself, or
+  // of one beside it, which cannot be the upper layer of one.
+  const below = mountOf(list.mounts, path)?.type ?? "";
+  const isOverlay = filesystemNamed(below)?.class === "overlay";
+  if (isOverlay || !(yield* isDirectory(host, path))) {
+    evidence.push(
+      `its upper layer "${path}" cannot be seen from here, so what it holds is not known`,
+    );
     return undefined;
   }
   const upper = yield* seen(host, path, list);
-  // The path is another one's: no overlay can be the upper layer of one.
-  if (upper.candidates.some((one) => one.class === "overlay")) {
-    evidence.push(invisible);
-    return undefined;
-  }
   evidence.push(
     `its upper layer "${path}" is on ${upper.filesystem ?? "an unknown type"}`,
   );

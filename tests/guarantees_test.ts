@@ -230,14 +230,19 @@ test("mount options that turn barriers off, sync nothing, or forbid writing take
 
 const OVERLAY = 0x794c7630;
 
+/** As an overlay and the kernel escape it, one after the other. */
+function upperOption(upper: string): string {
+  const at = upper.replaceAll(" ", "\\040").replaceAll(",", "\\134\\054");
+  return `lowerdir=/l,upperdir=${at}`;
+}
+
 /** An overlay over all, whose upper layer is in a directory that is on another mount. */
 function overlay(
   upper: string,
   { type = "ext4", options = "", over = "" } = {},
 ): string {
   const point = upper.replaceAll(" ", "\\040");
-  const at = point.replaceAll(",", "\\134\\054");
-  return rootMount("overlay", `rw,lowerdir=/l,upperdir=${at}${options}`) +
+  return rootMount("overlay", `rw,${upperOption(upper)}${options}`) +
     `2 1 8:2 / ${point} rw - ${type} /dev/b rw${over}\n`;
 }
 
@@ -306,7 +311,7 @@ test("an overlay whose upper layer cannot be seen is unknown, and says so", () =
         overlay(`${upper}/missing`),
         overlay("relative"),
         // What the path leads to here is the overlay itself.
-        rootMount("overlay", `rw,upperdir=${upper.replaceAll(" ", "\\040")}`),
+        rootMount("overlay", `rw,${upperOption(upper)}`),
       ]
     ) {
       const port = pretending({ type: OVERLAY, mounts });

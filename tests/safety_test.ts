@@ -82,8 +82,7 @@ const WRITES: Readonly<Record<string, Call>> = {
   writeJsonlAtomicSync: (path, options) =>
     writeJsonlAtomicSync(path, [1], options),
   openAtomicWriter: async (path, options) => {
-    await using writer = await openAtomicWriter(path, options);
-    await writer.commit();
+    await (await openAtomicWriter(path, options)).commit();
   },
   "withDefaults(options).writeText": (path, options) =>
     withDefaults(options).writeTextAtomic(path, "a"),
@@ -98,8 +97,7 @@ const LOCKING: Readonly<Record<string, Call>> = {
     writeTextAtomic(path, chunks(), { ...options, lock: true }),
   "openAtomicWriter with a lock": async (path, options) => {
     const given = { ...options, lock: true };
-    await using writer = await openAtomicWriter(path, given);
-    await writer.commit();
+    await (await openAtomicWriter(path, given)).commit();
   },
   updateJsonAtomic: (path, options) =>
     updateJsonAtomic(path, () => 1, { ...options, initial: 0 }),
@@ -113,14 +111,14 @@ const LOCKS: Readonly<
   Record<string, (path: string, options: { safety?: Safety }) => unknown>
 > = {
   acquireLock: async (path, options) => {
-    await using _lock = await acquireLock(path, options);
+    await (await acquireLock(path, options)).release();
   },
   withLock: (path, options) => withLock(path, () => {}, options),
   tryAcquireLock: async (path, options) => {
-    await using _lock = await tryAcquireLock(path, options);
+    await (await tryAcquireLock(path, options))?.release();
   },
   tryAcquireLockSync: async (path, options) => {
-    await using _lock = tryAcquireLockSync(path, options);
+    await tryAcquireLockSync(path, options)?.release();
   },
   isLocked,
   inspectLock,

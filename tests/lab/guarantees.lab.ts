@@ -307,6 +307,23 @@ test("inspection writes nothing: of its system calls none makes, changes or open
     }
   }));
 
+test("on a terminal, Deno asks nobody for a permission to look", () =>
+  withMounts(async ({ directory }) => {
+    const onTerminal = async (...args: readonly string[]) => {
+      const command = DENO.command(join(directory, "x"), "./inspector.ts")
+        .filter((word) => word !== "--no-prompt");
+      const words = [...command, ...args].map((word) => `'${word}'`).join(" ");
+      // A doctor that asks waits for an answer.
+      const script = ["script", "-qec", `timeout 5 ${words}`, "/dev/null"];
+      return (await run(script, { env: caches })).stdout;
+    };
+    const report = await onTerminal("inspect", directory);
+    assert.doesNotMatch(report, /requests/);
+    assert.match(report, /"filesystem":"unknown"/);
+    // Control: what must be permitted is asked for.
+    assert.match(await onTerminal("doctor", directory), /requests/);
+  }));
+
 test("the doctor fails on a read-only mount, and says that it is one", () =>
   withMounts(async (mounts) => {
     const path = mounts.mount("memory", "-t", "tmpfs", "-o", "ro", "tmpfs");

@@ -34,6 +34,8 @@ export interface DirectoryRequest {
 export interface Directory {
   readonly path: string;
   readonly isMissing: boolean;
+  /** The nearest that existed before: what is made in it is on the same file system. */
+  readonly existing: string;
 }
 
 /** The directory, which exists from now on. */
@@ -43,10 +45,13 @@ export function* ensureDirectory(
   directory: string,
 ): Protocol<Directory> {
   const { existing, missing } = yield* findDirectory(host, request, directory);
-  if (missing.length === 0) return { path: existing, isMissing: false };
+  if (missing.length === 0) {
+    return { path: existing, existing, isMissing: false };
+  }
+  yield* checkDemand(host, request.demand, existing);
   yield* makeDirectories(host, request, existing, missing);
   const path = yield* realDirectory(host, directory);
-  return { path, isMissing: false };
+  return { path, existing, isMissing: false };
 }
 
 /** The directory as it is, or as it will be once it is made. */
@@ -59,6 +64,7 @@ export function* plannedDirectory(
   const join = (path: string, name: string) => joinPath(host, path, name);
   return {
     path: missing.reduce(join, existing),
+    existing,
     isMissing: missing.length > 0,
   };
 }
@@ -73,8 +79,6 @@ function* findDirectory(
   for (let path = directory;; path = directoryOf(host, path)) {
     try {
       const existing = yield* realDirectory(host, path);
-      // Before anything is made: what is made here is on the same file system.
-      yield* checkDemand(host, request.demand, existing);
       return { existing, missing };
     } catch (error) {
       const isRoot = directoryOf(host, path) === path;

@@ -13,7 +13,7 @@ import {
   weakeningOptions,
 } from "./_levels.ts";
 import { mountOf } from "./_mounts.ts";
-import { type Guarantee, GUARANTEES } from "./_options.ts";
+import { GUARANTEES } from "./_options.ts";
 import { directoryOf, joinPath } from "./_path.ts";
 import {
   call,
@@ -178,14 +178,4 @@ function* danglingText(path: string): Protocol<string | undefined> {
     if (error instanceof SystemCallError) return undefined;
     throw error;
   }
-}
-
-/** Those of the report that are required and not guaranteed. */
-export function shortfalls(
-  report: GuaranteeReport,
-  require: readonly Guarantee[],
-): Guarantee[] {
-  return require.filter((name) =>
-    report.guarantees[name].level !== "guaranteed"
-  );
 }

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdirSync, readdirSync } from "node:fs";
+import { mkdirSync, readdirSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { checkDemand, demandOf } from "../_demand.ts";
@@ -224,6 +224,33 @@ test("a write where a rename is trusted needs no lock, nor one that is held alre
         { safety: "best-effort" },
       );
     });
+  }));
+
+test("where a link is does not matter, where it leads does", () =>
+  inScratch(async (directory) => {
+    const remote = join(directory, "remote");
+    const local = join(directory, "local");
+    for (const path of [remote, local]) mkdirSync(path);
+    symlinkSync("../local/f", join(remote, "link"));
+    symlinkSync("../remote/f", join(local, "link"));
+    const port = looking({}).intercept(({ name, args: [path] }) =>
+      name === "statfs"
+        ? { result: { type: path === remote ? NFS.type : 1, freeBytes: 1 } }
+        : undefined
+    );
+    await onPort(port, async () => {
+      await writeTextAtomic(join(remote, "link"), "a");
+      writeTextAtomicSync(join(remote, "link"), "b");
+      assert.throws(
+        () => writeTextAtomicSync(join(local, "link"), "b"),
+        UnsupportedEnvironmentError,
+      );
+      await assert.rejects(
+        writeTextAtomic(join(local, "link"), "b"),
+        UnsupportedEnvironmentError,
+      );
+    });
+    assert.deepEqual(readdirSync(remote), ["link"]);
   }));
 
 test("a warning comes once for each directory", () =>

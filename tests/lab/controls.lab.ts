@@ -458,11 +458,8 @@ const CONTROLS: readonly Control[] = [
   },
   {
     breaks: "a write does not look at its file system",
-    file: "_directories.ts",
-    edits: [[
-      "      yield* checkDemand(host, request.demand, existing);\n",
-      "",
-    ]],
+    file: "_target.ts",
+    edits: [["    yield* checkDemand(port, request.demand, existing);\n", ""]],
     testFile: "safety_test.ts",
     testName:
       "writeTextAtomic on a network mount is an error before anything is made",
@@ -470,16 +467,23 @@ const CONTROLS: readonly Control[] = [
   {
     breaks: "a write looks once its parents are made",
     file: "_directories.ts",
-    edits: [
-      ["      yield* checkDemand(host, request.demand, existing);\n", ""],
-      [
-        "  yield* makeDirectories(host, request, existing, missing);\n",
-        "  yield* makeDirectories(host, request, existing, missing);\n  yield* checkDemand(host, request.demand, existing);\n",
-      ],
-    ],
+    edits: [["  yield* checkDemand(host, request.demand, existing);\n", ""]],
     testFile: "safety_test.ts",
     testName:
       "writeTextAtomicSync with require is an error before anything is made where that is not guaranteed",
+  },
+  {
+    breaks: "a write looks where a link is on the way",
+    file: "_target.ts",
+    edits: [
+      ["    yield* checkDemand(port, request.demand, existing);\n", ""],
+      [
+        "    const target = joinPath(port, directory, name);\n    const status",
+        "    yield* checkDemand(port, request.demand, existing);\n    const target = joinPath(port, directory, name);\n    const status",
+      ],
+    ],
+    testFile: "safety_test.ts",
+    testName: "where a link is does not matter, where it leads does",
   },
   {
     breaks: "a stream asks for its lock when it is committed",

@@ -6,6 +6,7 @@
  * @module
  */
 
+import { checkDemand, type Demand } from "./_demand.ts";
 import type { Durability } from "./_options.ts";
 import { directoryOf, joinPath, nameOf, refuseMangled } from "./_path.ts";
 import {
@@ -26,12 +27,15 @@ export interface DirectoryRequest {
   readonly parents: boolean;
   readonly retryMs: number;
   readonly signal: AbortSignal | undefined;
+  readonly demand: Demand;
 }
 
 /** A directory by its real path. */
 export interface Directory {
   readonly path: string;
   readonly isMissing: boolean;
+  /** The nearest that existed before: what is made in it is on the same file system. */
+  readonly existing: string;
 }
 
 /** The directory, which exists from now on. */
@@ -41,10 +45,13 @@ export function* ensureDirectory(
   directory: string,
 ): Protocol<Directory> {
   const { existing, missing } = yield* findDirectory(host, request, directory);
-  if (missing.length === 0) return { path: existing, isMissing: false };
+  if (missing.length === 0) {
+    return { path: existing, existing, isMissing: false };
+  }
+  yield* checkDemand(host, request.demand, existing);
   yield* makeDirectories(host, request, existing, missing);
   const path = yield* realDirectory(host, directory);
-  return { path, isMissing: false };
+  return { path, existing, isMissing: false };
 }
 
 /** The directory as it is, or as it will be once it is made. */
@@ -57,6 +64,7 @@ export function* plannedDirectory(
   const join = (path: string, name: string) => joinPath(host, path, name);
   return {
     path: missing.reduce(join, existing),
+    existing,
     isMissing: missing.length > 0,
   };
 }

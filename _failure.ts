@@ -219,7 +219,12 @@ const REASONS: Readonly<Record<string, [ErrorClass, Reason]>> = {
     write:
       "this process may not write in its directory, where the new file is made beside the old one: grant write and search permission on the directory",
   }],
-  EROFS: [AtomicError, both("the file system is mounted read-only")],
+  EROFS: [
+    AtomicError,
+    both(
+      "the file system is mounted read-only: write to another one, or have it mounted for writing",
+    ),
+  ],
   ENOTDIR: [
     AtomicError,
     both("a part of the path before the last is not a directory"),

@@ -72,6 +72,64 @@ export interface LockOptions {
 /** How a checksum is computed. `"sha1"` is for reading old ones. */
 export type ChecksumAlgorithm = "sha256" | "sha512" | "sha1";
 
+/** The option of every function that takes a lock. */
+export interface SafetyOption {
+  /**
+   * What is done where the file system is known to keep no lock, as on a network
+   * mount.
+   *
+   * @default {"strict"}
+   */
+  safety?: Safety | undefined;
+}
+
+/** How to take a lock. */
+export interface AcquireOptions extends LockOptions, SafetyOption {}
+
+/**
+ * What a write may hold where it is made.
+ *
+ * - `"atomicVisibility"`: whoever opens the file finds the old content or the
+ *   new.
+ * - `"crashDurability"`: with `durability: "full"` the new content survives a
+ *   power cut.
+ * - `"writerExclusion"`: a lock has one holder.
+ * - `"integrityDetection"`: content that the device has damaged is noticed.
+ * - `"metadataPreservation"`: the new file has all that the replaced one had
+ *   beside its content.
+ * - `"crossDeviceSafety"`: a write that would cross file systems is an error
+ *   that changes nothing.
+ */
+export type Guarantee =
+  | "atomicVisibility"
+  | "crashDurability"
+  | "writerExclusion"
+  | "integrityDetection"
+  | "metadataPreservation"
+  | "crossDeviceSafety";
+
+/** All of them, in their order. */
+export const GUARANTEES: readonly Guarantee[] = [
+  "atomicVisibility",
+  "crashDurability",
+  "writerExclusion",
+  "integrityDetection",
+  "metadataPreservation",
+  "crossDeviceSafety",
+];
+
+/**
+ * What is done where the file system is known not to do what the call asks of
+ * it, as a rename or a lock on a network mount.
+ *
+ * - `"strict"`: the call is rejected with an `UnsupportedEnvironmentError`
+ *   before anything is made.
+ * - `"warn"`: it proceeds, with a warning once for each directory: a process
+ *   warning on Node and Bun, on the console on Deno.
+ * - `"best-effort"`: it proceeds.
+ */
+export type Safety = "strict" | "warn" | "best-effort";
+
 /** The options of every write. */
 export interface WriteOptions {
   /**
@@ -134,6 +192,24 @@ export interface WriteOptions {
    * of the file, whatever `lock` says.
    */
   checksum?: boolean | Exclude<ChecksumAlgorithm, "sha1"> | undefined;
+  /**
+   * What must be guaranteed in the directory of the file, or the write is
+   * rejected with an `UnsupportedEnvironmentError` before anything is made. What
+   * cannot be found out counts as not guaranteed: on Deno the message names the
+   * flag that would tell.
+   *
+   * @default {[]}
+   */
+  require?: readonly Guarantee[] | undefined;
+  /**
+   * What is done where the file system is known not to do what the write asks of
+   * it. On Deno, where looking doubles the start-up time, that is looked for only
+   * where `safety`, `require` or a lock is asked for, and `--allow-sys=statfs` is
+   * given.
+   *
+   * @default {"strict"}
+   */
+  safety?: Safety | undefined;
   /**
    * For how many milliseconds to retry what is transient: no free file
    * descriptor, and on Windows a file that another process has open.
@@ -291,6 +367,23 @@ export interface JsonlReadOptions extends Omit<JsonReadOptions, "maxBytes"> {
   maxLineBytes?: number | undefined;
 }
 
+/** The options of `doctor`. */
+export interface DoctorOptions {
+  /**
+   * Whether to try out in the directory what writes and locks need. Everything
+   * that is made for it is removed.
+   *
+   * @default {true}
+   */
+  probe?: boolean | undefined;
+  /**
+   * What must be guaranteed there, or a check fails.
+   *
+   * @default {[]}
+   */
+  require?: readonly Guarantee[] | undefined;
+}
+
 /** What a write did. */
 export interface WriteReceipt {
   /** The file written: absolute, symbolic links resolved. */
@@ -379,6 +472,15 @@ const LOCK_CHECKS = {
   signal,
 } satisfies Record<keyof LockOptions, Check>;
 
+const SAFETY_CHECKS = {
+  safety: oneOf("strict", "warn", "best-effort"),
+} satisfies Record<keyof SafetyOption, Check>;
+
+const ACQUIRE_CHECKS = {
+  ...LOCK_CHECKS,
+  ...SAFETY_CHECKS,
+} satisfies Record<keyof AcquireOptions, Check>;
+
 /** A lock itself is told from others when it is used. */
 const lock: Check = (value) => {
   if (typeof value === "boolean") return undefined;
@@ -399,6 +501,17 @@ const PROGRESS_CHECKS = {
   onProgress: callback,
 } satisfies Record<keyof ProgressOption, Check>;
 
+const guarantees: Check = (value) =>
+  Array.isArray(value) &&
+    [...value].every((name) => GUARANTEES.some((known) => known === name))
+    ? undefined
+    : `an array of ${GUARANTEES.map((name) => `"${name}"`).join(", ")}`;
+
+const DOCTOR_CHECKS = {
+  probe: boolean,
+  require: guarantees,
+} satisfies Record<keyof DoctorOptions, Check>;
+
 const WRITE_CHECKS = {
   durability: oneOf("full", "ordered", "none"),
   mode: integer(0, 0o7777, "an integer from 0 to 0o7777"),
@@ -409,6 +522,8 @@ const WRITE_CHECKS = {
   createNew: boolean,
   lock,
   checksum: booleanOr("sha256", "sha512"),
+  require: guarantees,
+  ...SAFETY_CHECKS,
   retryMs: milliseconds,
   signal,
 } satisfies Record<keyof WriteOptions, Check>;
@@ -541,6 +656,8 @@ export type OptionKind =
   | "checksum"
   | "sweep"
   | "checksumWrite"
+  | "tryLock"
+  | "doctor"
   | "textUpdate"
   | "jsonUpdate"
   | "defaults";
@@ -560,10 +677,12 @@ const CHECKS: Readonly<Record<OptionKind, Readonly<Record<string, Check>>>> = {
   open: READ_CHECKS,
   jsonRead: { ...JSON_READ_CHECKS, fallback },
   jsonlRead: { ...JSONL_READ_CHECKS, fallback },
-  lock: LOCK_CHECKS,
   checksum: CHECKSUM_CHECKS,
   sweep: SWEEP_CHECKS,
   checksumWrite: CHECKSUM_WRITE_CHECKS,
+  lock: ACQUIRE_CHECKS,
+  tryLock: SAFETY_CHECKS,
+  doctor: DOCTOR_CHECKS,
   textUpdate: { ...TEXT_UPDATE_CHECKS, initial },
   jsonUpdate: { ...JSON_UPDATE_CHECKS, reviver: callback, initial },
   defaults: { ...JSONL_READ_CHECKS, ...JSON_READ_CHECKS, ...JSON_WRITE_CHECKS },

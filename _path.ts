@@ -12,8 +12,33 @@ import type { Host } from "./_runtime/port.ts";
 /** A share, a drive, or the current drive. */
 const WINDOWS_ROOT = /^(?:[\\/]{2}[^\\/]+[\\/]+[^\\/]+|[a-z]:)?[\\/]/i;
 
-/** Makes a path that the caller gave absolute, or throws a `TypeError` that says what is wrong with it. */
+/** Makes the path of a file that the caller gave absolute, or throws a `TypeError` that says what is wrong with it. */
 export function absolutePath(host: Host, path: string | URL): string {
+  const text = checkedPath(host, path);
+  if (isSeparator(host, text.at(-1))) {
+    throw new TypeError(
+      `Path must name a file, not a directory: received ${
+        JSON.stringify(text)
+      }, which ends in a separator`,
+    );
+  }
+  const name = nameOf(host, text);
+  if (name === "." || name === "..") {
+    throw new TypeError(
+      `Path must name a file, not a directory: received ${
+        JSON.stringify(text)
+      }, whose last part is "${name}"`,
+    );
+  }
+  return madeAbsolute(host, text);
+}
+
+/** The same of a path that may name a directory. */
+export function absolutePlace(host: Host, path: string | URL): string {
+  return madeAbsolute(host, checkedPath(host, path));
+}
+
+function checkedPath(host: Host, path: string | URL): string {
   const text = isUrl(path) ? fromFileUrl(host, path) : path;
   if (typeof text !== "string") {
     throw new TypeError(
@@ -35,21 +60,10 @@ export function absolutePath(host: Host, path: string | URL): string {
       }`,
     );
   }
-  if (isSeparator(host, text.at(-1))) {
-    throw new TypeError(
-      `Path must name a file, not a directory: received ${
-        JSON.stringify(text)
-      }, which ends in a separator`,
-    );
-  }
-  const name = nameOf(host, text);
-  if (name === "." || name === "..") {
-    throw new TypeError(
-      `Path must name a file, not a directory: received ${
-        JSON.stringify(text)
-      }, whose last part is "${name}"`,
-    );
-  }
+  return text;
+}
+
+function madeAbsolute(host: Host, text: string): string {
   if (host.windows && /^[a-z]:(?![\\/])/i.test(text)) {
     throw new TypeError(
       `Path must not be relative to the current directory of a drive: received ${
@@ -62,13 +76,9 @@ export function absolutePath(host: Host, path: string | URL): string {
     : joinPath(host, currentDirectory(host, text), text);
 }
 
-/** The same of a directory, which may be given with a separator at its end. */
+/** The path of a directory, which may be given with a separator at its end. */
 export function absoluteDirectory(host: Host, path: string | URL): string {
-  const text = isUrl(path) ? fromFileUrl(host, path) : path;
-  const isText = typeof text === "string" && text !== "";
-  // What is wrong with it is the same for both: a name inside tells it.
-  const inside = isText ? joinPath(host, text, "f") : path;
-  return directoryOf(host, absolutePath(host, inside));
+  return directoryOf(host, joinPath(host, absolutePlace(host, path), "inside"));
 }
 
 function currentDirectory(host: Host, path: string): string {

@@ -20,6 +20,7 @@ import {
   type StagedWrite,
   type WriteRequest,
 } from "./_core.ts";
+import { MET } from "./_demand.ts";
 import { runAsync, runInline } from "./_drive.ts";
 import type { WriteProgress, WriteReceipt } from "./_options.ts";
 import { enterLine } from "./_order.ts";
@@ -96,7 +97,12 @@ export class StreamWrite {
   /** The request of a lock for its file, which was found when it began. */
   lockable(request: LockableRequest): LockableRequest {
     const { path } = this.#write.target;
-    const found = { ...request, path, symlinks: "replace" } as const;
+    const found = {
+      ...request,
+      path,
+      symlinks: "replace",
+      demand: MET,
+    } as const;
     const isKept = isChecksummed(this.#port, path, request);
     return runInline(this.#port, isKept) ? locking(found) : found;
   }

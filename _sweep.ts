@@ -9,6 +9,7 @@
  * @module
  */
 
+import { MET } from "./_demand.ts";
 import { runAsync, runSync } from "./_drive.ts";
 import type { Attempt } from "./_failure.ts";
 import {
@@ -167,6 +168,7 @@ function locksIn(
         parents: false,
         createNew: false,
         retryMs: 0,
+        demand: MET,
       },
     };
   });

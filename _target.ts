@@ -4,6 +4,7 @@
  * @module
  */
 
+import { checkDemand } from "./_demand.ts";
 import {
   type DirectoryRequest,
   ensureDirectory,
@@ -74,7 +75,7 @@ function* followLinks(
   for (let links = 0; links <= MOST_LINKS; links++) {
     const name = nameOf(port, path);
     if (["", ".", ".."].includes(name)) throw isDirectory();
-    const { path: directory, isMissing } = yield* resolveDirectory(
+    const { path: directory, existing, isMissing } = yield* resolveDirectory(
       port,
       request,
       directoryOf(port, path),
@@ -89,6 +90,8 @@ function* followLinks(
       path = joinPath(port, directory, text);
       continue;
     }
+    // Not where a link is on the way: the file may be on another file system.
+    yield* checkDemand(port, request.demand, existing);
     return targetAt(request, directory, name, target, status, isMissing);
   }
   throw new Refusal(

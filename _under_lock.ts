@@ -10,9 +10,11 @@ import {
   expectChecksum,
 } from "./_checksum_choice.ts";
 import type { WriteRequest } from "./_core.ts";
+import { MET } from "./_demand.ts";
 import { describe } from "./_describe.ts";
 import { runInline } from "./_drive.ts";
 import type { Attempt } from "./_failure.ts";
+import type { Need } from "./_filesystems.ts";
 import {
   FileLock,
   insistOn,
@@ -44,6 +46,12 @@ export function wantsLock({ lock, wanted }: LockableRequest): boolean {
 /** The same request, which takes the lock whatever its caller says of that. */
 export function locking(request: LockableRequest): LockableRequest {
   return { ...request, lock: request.lock || true };
+}
+
+/** What a write asks of its file system: not a lock that is held already. */
+export function needsOf(lock: LockWish): readonly Need[] {
+  const isTaken = lock !== undefined && lock !== false && !isLock(lock);
+  return isTaken ? ["rename", "lock"] : ["rename"];
 }
 
 /** Calls `body` with the request under its lock, and frees what was taken for it. */
@@ -154,7 +162,7 @@ function under(
   const symlinks = request.symlinks === "reject" ? "reject" : "replace";
   const choice = chooseChecksum(port, file, request.wanted, request);
   const checksum = runInline(port, choice);
-  return { ...request, path: file, symlinks, held, checksum };
+  return { ...request, path: file, symlinks, demand: MET, held, checksum };
 }
 
 function wantedBy(
@@ -168,7 +176,11 @@ function wantedBy(
   const wanted = wantLock(
     port,
     attempt,
-    { ...request, signal: eitherOf(options.signal, signal) },
+    {
+      ...request,
+      signal: eitherOf(options.signal, signal),
+      demand: { ...request.demand, needs: needsOf(lock) },
+    },
     options.timeoutMs,
   );
   if (request.wanted) expectChecksum(port, wanted.place.file);

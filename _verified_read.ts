@@ -8,6 +8,7 @@
  * @module
  */
 
+import { MET } from "./_demand.ts";
 import { MOST_LINKS, plannedDirectory } from "./_directories.ts";
 import { digestOf, digestOfFile } from "./_hashing.ts";
 import type { ChecksumAlgorithm, OwnBytes } from "./_options.ts";
@@ -174,6 +175,7 @@ function* realPath(
   const request = {
     durability: "none",
     parents: false,
+    demand: MET,
     retryMs,
     signal,
   } as const;

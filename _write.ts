@@ -13,6 +13,7 @@ import {
   type StagedWrite,
   type WriteRequest,
 } from "./_core.ts";
+import { demandOf } from "./_demand.ts";
 import { openToSync } from "./_directories.ts";
 import { runAsync, runInline, runSync } from "./_drive.ts";
 import { type Attempt, explain } from "./_failure.ts";
@@ -41,6 +42,7 @@ import {
   checkLock,
   type LockableRequest,
   locking,
+  needsOf,
   underLock,
   underLockSync,
   wantsLock,
@@ -104,6 +106,7 @@ export function prepare<Options extends WriteOptions>(
     createNew: options.createNew ?? false,
     retryMs: options.retryMs ?? 1000,
     signal: options.signal,
+    demand: demandOf(needsOf(options.lock), options),
     lock: options.lock,
     wanted: options.checksum,
     held: undefined,

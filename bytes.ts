@@ -45,12 +45,14 @@ export type {
   ChecksumAlgorithm,
   Durability,
   FallbackOption,
+  Guarantee,
   Lock,
   LockOptions,
   OwnBytes,
   Owner,
   ProgressOption,
   ReadOptions,
+  Safety,
   SymlinkPolicy,
   WriteOptions,
   WriteProgress,
@@ -77,6 +79,7 @@ export type { Snapshot } from "./_snapshot.ts";
  * yields what is not a `Uint8Array`. What the source throws is thrown as it is.
  * @throws {PermissionScopeError} If Deno's permissions do not cover the directory.
  * @throws {AlreadyExistsError} If the file exists and `createNew` is set.
+ * @throws {UnsupportedEnvironmentError} If what `require` names is not guaranteed there, or `safety` forbids a network mount.
  * @throws {NoSpaceError} If the disk is full. The old content is intact.
  * @throws {DurabilityError} If the new content is in place, but may not survive a power cut.
  * @throws {AtomicError} If anything else fails.

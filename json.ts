@@ -37,6 +37,7 @@ export type {
   ChecksumAlgorithm,
   Durability,
   FallbackOption,
+  Guarantee,
   JsonReadOptions,
   JsonReplacer,
   JsonReviver,
@@ -46,6 +47,7 @@ export type {
   LockOptions,
   Owner,
   ReadOptions,
+  Safety,
   SymlinkPolicy,
   TextWriteOptions,
   UpdateResult,
@@ -73,6 +75,7 @@ export type {
  * function, a BigInt, a cycle. The message names the place, as in `$.a.b[3]`.
  * @throws {PermissionScopeError} If Deno's permissions do not cover the directory.
  * @throws {AlreadyExistsError} If the file exists and `createNew` is set.
+ * @throws {UnsupportedEnvironmentError} If what `require` names is not guaranteed there, or `safety` forbids a network mount.
  * @throws {NoSpaceError} If the disk is full. The old content is intact.
  * @throws {DurabilityError} If the new content is in place, but may not survive a power cut.
  * @throws {AtomicError} If anything else fails.

@@ -25,6 +25,7 @@
  * @module
  */
 
+import { demandOf } from "./_demand.ts";
 import { runAsync, runSync } from "./_drive.ts";
 import { type Attempt, explain } from "./_failure.ts";
 import {
@@ -35,7 +36,13 @@ import {
   wantLock,
 } from "./_file_lock.ts";
 import { candidates } from "./_lock.ts";
-import { checkOptions, type Lock, type LockOptions } from "./_options.ts";
+import {
+  type AcquireOptions,
+  checkOptions,
+  type Lock,
+  type OptionKind,
+  type SafetyOption,
+} from "./_options.ts";
 import { absolutePath } from "./_path.ts";
 import type { Protocol } from "./_protocol.ts";
 import { currentPort } from "./_runtime/current.ts";
@@ -43,7 +50,13 @@ import type { Port } from "./_runtime/port.ts";
 import { lstatIfPresent, type TargetRequest } from "./_target.ts";
 import type { LockCandidate } from "./errors.ts";
 
-export type { Lock, LockOptions } from "./_options.ts";
+export type {
+  AcquireOptions,
+  Lock,
+  LockOptions,
+  Safety,
+  SafetyOption,
+} from "./_options.ts";
 export {
   AtomicError,
   type AtomicErrorOptions,
@@ -76,7 +89,7 @@ export interface LockInfo {
  * @returns The lock, to be released.
  * @throws {TypeError} If an argument or an option is malformed.
  * @throws {LockTimeoutError} If it was not to be had in time, with who may hold it.
- * @throws {UnsupportedEnvironmentError} If the runtime has no SQLite, or the file system no hard links.
+ * @throws {UnsupportedEnvironmentError} If the runtime has no SQLite, the file system no hard links, or it is a network mount.
  * @throws {PermissionScopeError} If Deno's permissions do not cover the directory.
  * @throws {AtomicError} If anything else fails.
  *
@@ -94,9 +107,9 @@ export interface LockInfo {
  */
 export async function acquireLock(
   path: string | URL,
-  options: LockOptions = {},
+  options: AcquireOptions = {},
 ): Promise<Lock> {
-  const wanted = want("acquireLock", path, options);
+  const wanted = want("acquireLock", "lock", path, options);
   return await explained(wanted, insistOn(wanted));
 }
 
@@ -107,6 +120,7 @@ export async function acquireLock(
  * the file.
  *
  * @param path The file: a path or a `file:` URL.
+ * @param options What to do on a network mount.
  * @returns The lock, or `undefined` if somebody holds it.
  * @throws {TypeError} If the path is malformed.
  * @throws {AtomicError} If it fails, as {@linkcode acquireLock} does.
@@ -122,8 +136,9 @@ export async function acquireLock(
  */
 export async function tryAcquireLock(
   path: string | URL,
+  options: SafetyOption = {},
 ): Promise<Lock | undefined> {
-  const wanted = want("tryAcquireLock", path, { timeoutMs: PROBE_MS });
+  const wanted = want("tryAcquireLock", "tryLock", path, options, PROBE_MS);
   return await explained(wanted, tryFor(wanted));
 }
 
@@ -134,6 +149,7 @@ export async function tryAcquireLock(
  * the file.
  *
  * @param path The file: a path or a `file:` URL.
+ * @param options What to do on a network mount.
  * @returns The lock, or `undefined` if somebody holds it.
  * @throws {TypeError} If the path is malformed.
  * @throws {AtomicError} If it fails, as {@linkcode acquireLock} does.
@@ -146,8 +162,11 @@ export async function tryAcquireLock(
  * await lock?.release();
  * ```
  */
-export function tryAcquireLockSync(path: string | URL): Lock | undefined {
-  const wanted = want("tryAcquireLockSync", path, { timeoutMs: PROBE_MS });
+export function tryAcquireLockSync(
+  path: string | URL,
+  options: SafetyOption = {},
+): Lock | undefined {
+  const wanted = want("tryAcquireLockSync", "tryLock", path, options, PROBE_MS);
   return explainedSync(wanted, () => tryForSync(wanted));
 }
 
@@ -178,9 +197,9 @@ export function tryAcquireLockSync(path: string | URL): Lock | undefined {
 export async function withLock<T>(
   path: string | URL,
   body: (lock: Lock) => T | Promise<T>,
-  options: LockOptions = {},
+  options: AcquireOptions = {},
 ): Promise<T> {
-  const wanted = want("withLock", path, options);
+  const wanted = want("withLock", "lock", path, options);
   const lock = await explained(wanted, insistOn(wanted));
   try {
     return await body(lock);
@@ -198,6 +217,7 @@ export async function withLock<T>(
  * the file.
  *
  * @param path The file: a path or a `file:` URL.
+ * @param options What to do on a network mount.
  * @returns Whether the lock is held.
  * @throws {TypeError} If the path is malformed.
  * @throws {AtomicError} If it fails, as {@linkcode acquireLock} does.
@@ -209,8 +229,11 @@ export async function withLock<T>(
  * if (await isLocked(`${await Deno.makeTempDir()}/job`)) console.log("At work");
  * ```
  */
-export async function isLocked(path: string | URL): Promise<boolean> {
-  const wanted = want("isLocked", path, { timeoutMs: PROBE_MS });
+export async function isLocked(
+  path: string | URL,
+  options: SafetyOption = {},
+): Promise<boolean> {
+  const wanted = want("isLocked", "tryLock", path, options, PROBE_MS);
   return await explained(wanted, isHeld(wanted));
 }
 
@@ -221,6 +244,7 @@ export async function isLocked(path: string | URL): Promise<boolean> {
  * the file.
  *
  * @param path The file: a path or a `file:` URL.
+ * @param options What to do on a network mount.
  * @returns Whether the lock is held.
  * @throws {TypeError} If the path is malformed.
  * @throws {AtomicError} If it fails, as {@linkcode acquireLock} does.
@@ -232,8 +256,11 @@ export async function isLocked(path: string | URL): Promise<boolean> {
  * if (isLockedSync(`${Deno.makeTempDirSync()}/job`)) console.log("At work");
  * ```
  */
-export function isLockedSync(path: string | URL): boolean {
-  const wanted = want("isLockedSync", path, { timeoutMs: 0 });
+export function isLockedSync(
+  path: string | URL,
+  options: SafetyOption = {},
+): boolean {
+  const wanted = want("isLockedSync", "tryLock", path, options, 0);
   return explainedSync(wanted, () => isHeldSync(wanted));
 }
 
@@ -244,6 +271,7 @@ export function isLockedSync(path: string | URL): boolean {
  * the file.
  *
  * @param path The file: a path or a `file:` URL.
+ * @param options What to do on a network mount.
  * @returns What is known.
  * @throws {TypeError} If the path is malformed.
  * @throws {AtomicError} If it fails, as {@linkcode acquireLock} does.
@@ -258,8 +286,11 @@ export function isLockedSync(path: string | URL): boolean {
  * console.log(isLocked, candidates.map(({ pid }) => pid));
  * ```
  */
-export async function inspectLock(path: string | URL): Promise<LockInfo> {
-  const wanted = want("inspectLock", path, { timeoutMs: PROBE_MS });
+export async function inspectLock(
+  path: string | URL,
+  options: SafetyOption = {},
+): Promise<LockInfo> {
+  const wanted = want("inspectLock", "tryLock", path, options, PROBE_MS);
   const isLocked = await explained(wanted, isHeld(wanted));
   return await explained(
     wanted,
@@ -274,6 +305,7 @@ export async function inspectLock(path: string | URL): Promise<LockInfo> {
  * the file.
  *
  * @param path The file: a path or a `file:` URL.
+ * @param options What to do on a network mount.
  * @returns What is known.
  * @throws {TypeError} If the path is malformed.
  * @throws {AtomicError} If it fails, as {@linkcode acquireLock} does.
@@ -285,8 +317,11 @@ export async function inspectLock(path: string | URL): Promise<LockInfo> {
  * console.log(inspectLockSync(`${Deno.makeTempDirSync()}/job`).isLocked);
  * ```
  */
-export function inspectLockSync(path: string | URL): LockInfo {
-  const wanted = want("inspectLockSync", path, { timeoutMs: 0 });
+export function inspectLockSync(
+  path: string | URL,
+  options: SafetyOption = {},
+): LockInfo {
+  const wanted = want("inspectLockSync", "tryLock", path, options, 0);
   return explainedSync(wanted, () => {
     const isLocked = isHeldSync(wanted);
     return runSync(wanted.port, whoHolds(wanted, isLocked));
@@ -298,10 +333,13 @@ const PROBE_MS = 20;
 
 function want(
   operation: string,
+  kind: OptionKind,
   path: string | URL,
-  given: LockOptions,
+  given: AcquireOptions,
+  atMostMs?: number,
 ): WantedLock {
-  const { timeoutMs, signal } = checkOptions("lock", given);
+  const options = checkOptions(kind, given);
+  const { timeoutMs = atMostMs, signal } = options;
   const port = currentPort();
   const attempt: Attempt = {
     operation,
@@ -316,6 +354,7 @@ function want(
     createNew: false,
     retryMs: 1000,
     signal,
+    demand: demandOf(["lock"], options),
   };
   try {
     return wantLock(port, attempt, request, timeoutMs);

@@ -47,11 +47,13 @@ export type {
   ChecksumAlgorithm,
   Durability,
   FallbackOption,
+  Guarantee,
   Lock,
   LockOptions,
   Owner,
   ProgressOption,
   ReadOptions,
+  Safety,
   SymlinkPolicy,
   TextUpdateOptions,
   TextWriteOptions,
@@ -80,6 +82,7 @@ export type {
  * @throws {SerializationError} If the text has a lone surrogate, which UTF-8 cannot hold.
  * @throws {PermissionScopeError} If Deno's permissions do not cover the directory.
  * @throws {AlreadyExistsError} If the file exists and `createNew` is set.
+ * @throws {UnsupportedEnvironmentError} If what `require` names is not guaranteed there, or `safety` forbids a network mount.
  * @throws {NoSpaceError} If the disk is full. The old content is intact.
  * @throws {DurabilityError} If the new content is in place, but may not survive a power cut.
  * @throws {AtomicError} If anything else fails.

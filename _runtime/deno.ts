@@ -1,7 +1,7 @@
 /**
  * The port on Deno: `Deno.*` only. Neither `node:` modules nor
- * `globalThis.process` are touched before a lock or a checksum is, since either
- * doubles Deno's start-up time.
+ * `globalThis.process` are touched before a lock, a checksum or the type of a file
+ * system is asked for, since either doubles Deno's start-up time.
  *
  * @module
  */
@@ -17,6 +17,7 @@ import {
   type SystemCalls,
 } from "./port.ts";
 import { connecting, sqliteCalls } from "./sqlite.ts";
+import { filesystemStatus } from "./statfs.ts";
 
 class DenoFile implements OpenFile {
   readonly path: string;
@@ -103,6 +104,7 @@ const sync: SystemCalls = {
   rename: (from, to) => Deno.renameSync(from, to),
   unlink: (path) => Deno.removeSync(path),
   readdir: (path) => Array.from(Deno.readDirSync(path), ({ name }) => name),
+  statfs: (path) => filesystemStatus(nodeFs().statfsSync(path)),
   ...sqlite.sync,
   sleep: (ms) =>
     void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms),
@@ -142,9 +144,18 @@ const async: AsyncSystemCalls = {
   rename: (from, to) => Deno.rename(from, to),
   unlink: (path) => Deno.remove(path),
   readdir: (path) => Array.fromAsync(Deno.readDir(path), ({ name }) => name),
+  statfs: async (path) =>
+    filesystemStatus(await nodeFs().promises.statfs(path)),
   ...sqlite.async,
   sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
 };
+
+/** Deno has no statfs of its own. */
+function nodeFs(): typeof import("node:fs") {
+  const fs = globalThis.process?.getBuiltinModule?.("node:fs");
+  if (typeof fs?.statfsSync === "function") return fs;
+  throw Object.assign(new Error("This Deno has no statfs"), { code: "ENOSYS" });
+}
 
 /** Makes the port. Nothing is read, hooked or asked for until it is used. */
 export function denoPort(): Port {
@@ -152,6 +163,11 @@ export function denoPort(): Port {
     sync,
     async,
     windows: Deno.build.os === "windows",
+    runtime: "Deno",
+    platform: Deno.build.os,
+    // It takes Node's layer, which a lock does too.
+    looksUnasked: ["lock"],
+    warn: (message) => console.warn(message),
     changesByPath: true,
     pid: Deno.pid,
     cwd: () => Deno.cwd(),
@@ -164,7 +180,11 @@ export function denoPort(): Port {
       return state === "granted" ? isAlive(pid) : undefined;
     },
     permission(access, path) {
-      const { state } = Deno.permissions.querySync({ name: access, path });
+      const { state } = Deno.permissions.querySync(
+        access === "statfs"
+          ? { name: "sys", kind: "statfs" }
+          : { name: access, path },
+      );
       return state === "prompt" ? "missing" : state;
     },
     onExit: (callback) =>

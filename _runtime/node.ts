@@ -17,6 +17,7 @@ import type {
 import { createHash } from "./hash.ts";
 import { isAlive } from "./process.ts";
 import { connecting, sqliteCalls } from "./sqlite.ts";
+import { filesystemStatus } from "./statfs.ts";
 
 class NodeFile implements OpenFile {
   readonly path: string;
@@ -86,6 +87,7 @@ export function nodePort(): Port {
     rename: (from, to) => fs.renameSync(from, to),
     unlink: (path) => fs.unlinkSync(path),
     readdir: (path) => fs.readdirSync(path),
+    statfs: (path) => filesystemStatus(fs.statfsSync(path)),
     ...sqlite.sync,
     sleep: (ms) =>
       void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms),
@@ -99,7 +101,8 @@ export function nodePort(): Port {
   const fchown = promisify(fs.fchown);
   const fsync = promisify(fs.fsync);
   const close = promisify(fs.close);
-  const { lstat, readlink, mkdir, link, rename, unlink, readdir } = fs.promises;
+  const { lstat, readlink, mkdir, link, rename, unlink, readdir, statfs } =
+    fs.promises;
   const realpath = promisify(fs.realpath.native);
 
   const async: AsyncSystemCalls = {
@@ -123,6 +126,7 @@ export function nodePort(): Port {
     rename: (from, to) => rename(from, to),
     unlink: (path) => unlink(path),
     readdir: (path) => readdir(path),
+    statfs: async (path) => filesystemStatus(await statfs(path)),
     ...sqlite.async,
     sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
   };
@@ -131,6 +135,10 @@ export function nodePort(): Port {
     sync,
     async,
     windows: process.platform === "win32",
+    runtime: "Bun" in globalThis ? "Bun" : "Node",
+    platform: process.platform === "win32" ? "windows" : process.platform,
+    looksUnasked: ["rename", "lock"],
+    warn: (message) => process.emitWarning(message),
     changesByPath: false,
     pid: process.pid,
     cwd: () => process.cwd(),

@@ -43,6 +43,14 @@ export interface FileStatus {
   readonly ino: number;
 }
 
+/** What `statfs` reports. */
+export interface FilesystemStatus {
+  /** The kernel's number of the type; 0 where the system gives none. */
+  readonly type: number;
+  /** What an unprivileged process may still use; `undefined` where none is counted, as on ramfs. */
+  readonly freeBytes: number | undefined;
+}
+
 /** The system calls, each in the form that blocks. */
 export interface SystemCalls {
   /** `O_WRONLY | O_CREAT | O_EXCL`: fails with EEXIST on anything there, a dangling link included. */
@@ -68,6 +76,7 @@ export interface SystemCalls {
   unlink(path: string): void;
   /** The names in a directory. */
   readdir(path: string): string[];
+  statfs(path: string): FilesystemStatus;
   /** Milliseconds. */
   sleep(ms: number): void;
   /** Opens a file with the runtime's SQLite. */
@@ -102,9 +111,16 @@ export interface Host {
   date(): number;
   /** Whether a process of that number runs here; `undefined` where that may not be asked. Another container's numbers are its own. */
   isAlive(pid: number): boolean | undefined;
-  /** What the runtime's own sandbox says of this access below this path; `"denied"` is forbidden by name. */
+  readonly runtime: "Deno" | "Bun" | "Node";
+  /** As in `"linux"`, `"darwin"`, `"windows"`. */
+  readonly platform: string;
+  /** For what a call looks at its file system where its caller does not ask for it: not where that doubles the start-up time. */
+  readonly looksUnasked: readonly ("rename" | "lock")[];
+  /** Tells the program's operator. */
+  warn(message: string): void;
+  /** What the runtime's own sandbox says of this access below this path; `"denied"` is forbidden by name. Never asks the user. */
   permission(
-    access: "read" | "write",
+    access: "read" | "write" | "statfs",
     path: string,
   ): "granted" | "missing" | "denied";
   /** Calls back once when the process or the worker exits normally. */

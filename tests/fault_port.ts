@@ -39,6 +39,12 @@ export class FaultPort implements Port {
   readonly sync: SystemCalls;
   readonly async: AsyncSystemCalls;
   windows: boolean;
+  runtime: Port["runtime"];
+  platform: string;
+  /** Off, since most tests are of the calls of the protocol alone. */
+  looksUnasked: Port["looksUnasked"] = [];
+  /** What was told to the operator. */
+  readonly warnings: string[] = [];
   pid: number;
   /** What the random source gives next; the real one once they are used up. */
   readonly uuids: string[] = [];
@@ -54,6 +60,8 @@ export class FaultPort implements Port {
   constructor(base: Port = currentPort()) {
     this.#base = base;
     this.windows = base.windows;
+    this.runtime = base.runtime;
+    this.platform = base.platform;
     this.pid = base.pid;
     this.changesByPath = base.changesByPath;
     this.permission = (access, path) => base.permission(access, path);
@@ -120,6 +128,10 @@ export class FaultPort implements Port {
   /** The names of the calls so far. */
   get names(): string[] {
     return this.calls.map(({ name }) => name);
+  }
+
+  warn(message: string): void {
+    this.warnings.push(message);
   }
 
   cwd(): string {

@@ -520,6 +520,200 @@ const CONTROLS: readonly Control[] = [
     testFile: "checksum_test.ts",
     testName: "async: who may not read the file may not read its checksum",
   },
+  {
+    breaks: "a write does not look at its file system",
+    file: "_target.ts",
+    edits: [["    yield* checkDemand(port, request.demand, existing);\n", ""]],
+    testFile: "safety_test.ts",
+    testName:
+      "writeTextAtomic on a network mount is an error before anything is made",
+  },
+  {
+    breaks: "a write looks once its parents are made",
+    file: "_directories.ts",
+    edits: [["  yield* checkDemand(host, request.demand, existing);\n", ""]],
+    testFile: "safety_test.ts",
+    testName:
+      "writeTextAtomicSync with require is an error before anything is made where that is not guaranteed",
+  },
+  {
+    breaks: "a write looks where a link is on the way",
+    file: "_target.ts",
+    edits: [
+      ["    yield* checkDemand(port, request.demand, existing);\n", ""],
+      [
+        "    const target = joinPath(port, directory, name);\n    const status",
+        "    yield* checkDemand(port, request.demand, existing);\n    const target = joinPath(port, directory, name);\n    const status",
+      ],
+    ],
+    testFile: "safety_test.ts",
+    testName: "where a link is does not matter, where it leads does",
+  },
+  {
+    breaks: "a stream asks for its lock when it is committed",
+    file: "_write.ts",
+    edits: [[
+      "demandOf(needsOf(options.lock), options)",
+      'demandOf(["rename"], options)',
+    ]],
+    testFile: "safety_test.ts",
+    testName:
+      "openAtomicWriter with a lock where a rename is trusted and a lock is not is an error before anything is made",
+  },
+  {
+    breaks: "a lock that is held is asked for again",
+    file: "_under_lock.ts",
+    edits: [["lock !== false && !isLock(lock);", "lock !== false;"]],
+    testFile: "safety_test.ts",
+    testName:
+      "a write where a rename is trusted needs no lock, nor one that is held already",
+  },
+  {
+    breaks: "every write warns",
+    file: "_demand.ts",
+    edits: [["  known.hasWarned = true;\n", ""]],
+    testFile: "safety_test.ts",
+    testName: "a warning comes once for each directory",
+  },
+  {
+    breaks: "what was seen is not kept",
+    file: "_demand.ts",
+    edits: [["if (isSeen) known.set(directory, found);", ""]],
+    testFile: "safety_test.ts",
+    testName:
+      "a directory is looked at once, by however many writes, and by each realm",
+  },
+  {
+    breaks: "what could not be looked at is kept",
+    file: "_demand.ts",
+    edits: [["if (isSeen) known.set", "known.set"]],
+    testFile: "safety_test.ts",
+    testName:
+      "of very many directories the oldest are forgotten, and what failed is looked at again",
+  },
+  {
+    breaks: "what is unknown is taken for guaranteed",
+    file: "_demand.ts",
+    edits: [[
+      'finding.level === "guaranteed") continue;',
+      '["guaranteed", "unknown"].includes(finding.level)) continue;',
+    ]],
+    testFile: "safety_test.ts",
+    testName:
+      "what is required and unknown is an error that says how to find out",
+  },
+  {
+    breaks: "what may be a shortfall is taken for one",
+    file: "_demand.ts",
+    edits: [["candidates.every((candidate)", "candidates.some((candidate)"]],
+    testFile: "safety_test.ts",
+    testName: "a daemon's mount is told from others by the list of mounts",
+  },
+  {
+    breaks: "the first mount in the list is taken",
+    file: "_mounts.ts",
+    edits: [["mount.point.length <= best.point.length", "false"]],
+    testFile: "guarantees_test.ts",
+    testName:
+      "the mount of a path is the one on the way to it, not one that is hidden, nor one whose name only begins alike",
+  },
+  {
+    breaks: "the longest match is taken, though it is hidden",
+    file: "_mounts.ts",
+    edits: [[
+      "let reached = mounts.filter(({ id, parent }) =>\n    id === parent || !ids.has(parent)\n  );",
+      "let reached = mounts.filter(() => ids.size > 0);",
+    ], [
+      "mount.point.length <= best.point.length",
+      "mount.point.length >= best.point.length",
+    ]],
+    testFile: "guarantees_test.ts",
+    testName:
+      "the mount of a path is the one on the way to it, not one that is hidden, nor one whose name only begins alike",
+  },
+  {
+    breaks: "an octal escape is taken for a name",
+    file: "_mounts.ts",
+    edits: [["point: unescaped(point)", "point"]],
+    testFile: "guarantees_test.ts",
+    testName:
+      "the mount of a path is the one on the way to it, not one that is hidden, nor one whose name only begins alike",
+  },
+  {
+    breaks: "a list of mounts is believed against statfs",
+    file: "_surroundings.ts",
+    edits: [[
+      "if (mount !== undefined && fits) {",
+      "if (mount !== undefined) {",
+    ]],
+    testFile: "guarantees_test.ts",
+    testName: "a list of mounts that contradicts statfs is not believed",
+  },
+  {
+    breaks: "statfs is called without the permission",
+    file: "_surroundings.ts",
+    edits: [["if (missing.length > 0) {", "if (missing.length > 9) {"]],
+    testFile: "guarantees_test.ts",
+    testName:
+      "what is not permitted is not tried: the level is unknown, and the evidence names the flag",
+  },
+  {
+    breaks: "the upper layer of a container is looked for here",
+    file: "_surroundings.ts",
+    edits: [[
+      "if (isOverlay || !(yield* isDirectory(host, path))) {",
+      "if (!(yield* isDirectory(host, path))) {",
+    ]],
+    testFile: "guarantees_test.ts",
+    testName:
+      "an overlay whose upper layer cannot be seen is unknown, and says so",
+  },
+  {
+    breaks: "a volatile overlay is known by its old spelling alone",
+    file: "_levels.ts",
+    edits: [["/^(?:volatile|fsync=volatile)$/", "/^volatile$/"]],
+    testFile: "guarantees_test.ts",
+    testName:
+      "an overlay that is volatile is not durable, in the words of old kernels and new",
+  },
+  {
+    breaks: "options that cannot be seen are taken for absent",
+    file: "_levels.ts",
+    edits: [["around.mount === undefined) {", 'around.filesystem === "") {']],
+    testFile: "guarantees_test.ts",
+    testName:
+      "without the list of mounts nothing is durable for certain, since what weakens it cannot be seen",
+  },
+  {
+    breaks: "the fsync of Bun on macOS is taken for the others'",
+    file: "_levels.ts",
+    edits: [[
+      'host.platform === "darwin" && host.runtime === "Bun"',
+      'host.platform === "Bun"',
+    ]],
+    testFile: "guarantees_test.ts",
+    testName:
+      "on macOS nothing is guaranteed but what the library does itself; on Bun content stays in the drive's cache",
+  },
+  {
+    breaks: "the doctor does not look at what a rename did",
+    file: "_probes.ts",
+    edits: [[
+      'if (before === "old" && now === "new") {',
+      'if (before === "old") {',
+    ]],
+    testFile: "doctor_test.ts",
+    testName:
+      "a system that does the wrong thing without an error is found out",
+  },
+  {
+    breaks: "the doctor leaves its lock where a call fails",
+    file: "_probes.ts",
+    edits: [["    yield* attempt(removeLinks(port, place));\n", ""]],
+    testFile: "doctor_test.ts",
+    testName:
+      "whatever call fails, once, the doctor ends with a report and leaves nothing, unless it was the removal",
+  },
 ];
 
 /** Runs the named tests on the copy of the code there; the names of those that failed. */

@@ -31,19 +31,41 @@ const denoPath = existsSync(nativeDeno)
   ? nativeDeno
   : inRepository("node_modules/.bin/deno");
 
-export const DENO: Runtime = {
-  name: "Deno",
-  command: (directory, program, ...args) => [
-    denoPath,
-    "run",
-    "--no-prompt",
-    "--quiet",
-    `--allow-read=${directory}`,
-    `--allow-write=${directory}`,
-    programPath(program),
-    ...args,
-  ],
-};
+function deno(
+  name: string,
+  flags: (directory: string) => readonly string[],
+): Runtime {
+  return {
+    name,
+    command: (directory, program, ...args) => [
+      denoPath,
+      "run",
+      "--no-prompt",
+      "--quiet",
+      ...flags(directory),
+      programPath(program),
+      ...args,
+    ],
+  };
+}
+
+const scoped = (directory: string) => [
+  `--allow-read=${directory}`,
+  `--allow-write=${directory}`,
+];
+
+export const DENO: Runtime = deno("Deno", scoped);
+
+/** May look at file systems, but not at the list of mounts. */
+export const DENO_STATFS: Runtime = deno(
+  "Deno with --allow-sys=statfs",
+  (directory) => [...scoped(directory), "--allow-sys=statfs"],
+);
+
+export const DENO_ALL: Runtime = deno(
+  "Deno with --allow-all",
+  () => ["--allow-all"],
+);
 
 export const BUN: Runtime = {
   name: "Bun",

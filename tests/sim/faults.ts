@@ -33,6 +33,7 @@ const CODES: Readonly<Record<keyof SystemCalls, readonly string[]>> = {
   openDatabase: ["SQLITE_CANTOPEN"],
   execute: ["SQLITE_IOERR"],
   closeDatabase: [],
+  statfs: [],
   sleep: [],
 };
 

@@ -69,6 +69,9 @@ const AT_ONCE: Schedule = (_call, perform) =>
 
 export class MachinePort implements Port {
   readonly windows = false;
+  readonly runtime = "Node";
+  readonly platform = "linux";
+  readonly looksUnasked: Port["looksUnasked"] = [];
   readonly changesByPath: boolean = false;
   readonly pid: number;
   readonly process: Process;
@@ -158,6 +161,8 @@ export class MachinePort implements Port {
 
   onExit(): void {}
 
+  warn(): void {}
+
   errorCode(error: unknown): string | undefined {
     return error instanceof PosixError ? error.code : undefined;
   }
@@ -209,6 +214,7 @@ export class MachinePort implements Port {
     rename: (from, to) => this.process.rename(from, to),
     unlink: (path) => this.process.unlink(path),
     readdir: (path) => this.process.readdir(path),
+    statfs: () => ({ type: 0xef53, freeBytes: Infinity }),
     openDatabase: (path) => this.#sqlite.open(path),
     execute: (database, sql) => this.#sqlite.execute(databaseOf(database), sql),
     closeDatabase: (database) => this.#sqlite.close(databaseOf(database)),

@@ -1,0 +1,142 @@
+/**
+ * What a call asks of the file system that it works on, compared with what that
+ * is known to hold before anything is made there.
+ *
+ * @module
+ */
+
+import type { Need } from "./_filesystems.ts";
+import { findingsOf } from "./_levels.ts";
+import type { Guarantee, Safety } from "./_options.ts";
+import { type Protocol, Refusal } from "./_protocol.ts";
+import type { Host } from "./_runtime/port.ts";
+import { glance, lookAround, type Surroundings } from "./_surroundings.ts";
+
+/** What a call asks for. */
+export interface Demand {
+  /** What it does itself. */
+  readonly needs: readonly Need[];
+  /** What its caller insists on. */
+  readonly require: readonly Guarantee[];
+  readonly safety: Safety;
+  /** Whether its caller has named one of the two. */
+  readonly isNamed: boolean;
+}
+
+/** That of a call whose demand was met before: what it has made since is on the same file system. */
+export const MET: Demand = {
+  needs: [],
+  require: [],
+  safety: "best-effort",
+  isNamed: false,
+};
+
+/** The demand of a call with these options. */
+export function demandOf(
+  needs: readonly Need[],
+  { require, safety, checksum }: {
+    readonly require?: readonly Guarantee[] | undefined;
+    readonly safety?: Safety | undefined;
+    readonly checksum?: unknown;
+  },
+): Demand {
+  // With a checksum the library does that itself.
+  const isMet = (guarantee: Guarantee) =>
+    guarantee === "integrityDetection" && Boolean(checksum);
+  return {
+    needs,
+    // Theirs may change before it is looked at.
+    require: (require ?? []).filter((guarantee) => !isMet(guarantee)),
+    safety: safety ?? "strict",
+    isNamed: require !== undefined || safety !== undefined,
+  };
+}
+
+/** Refuses where the directory is known not to hold what is asked for, or what is insisted on is not known to hold. */
+export function* checkDemand(
+  host: Host,
+  demand: Demand,
+  directory: string,
+): Protocol<void> {
+  const { needs, require, safety, isNamed } = demand;
+  const mayLack = safety === "best-effort"
+    ? []
+    : needs.filter((need) => isNamed || host.looksUnasked.includes(need));
+  if (require.length === 0 && mayLack.length === 0) return;
+  const known = yield* knownOf(host, directory, require.length > 0);
+  const { around } = known;
+  const findings = require.length > 0 ? findingsOf(host, around) : undefined;
+  for (const guarantee of require) {
+    const finding = findings?.[guarantee];
+    if (finding === undefined || finding.level === "guaranteed") continue;
+    throw new Refusal(
+      "UNSUPPORTED_ENVIRONMENT",
+      `${guarantee} is required, and in "${directory}" it is ${finding.level}: ${finding.evidence}`,
+    );
+  }
+  const lacked = mayLack.filter((need) => lacks(around, need));
+  if (lacked.length === 0) return;
+  const [only] = around.candidates;
+  const reason = `${
+    lacked.map((need) => LACKED[need]).join(", and ")
+  } in "${directory}", which is on ${around.filesystem ?? "a share"}: ${
+    only?.note ?? ""
+  }`;
+  if (safety === "strict") {
+    throw new Refusal(
+      "UNSUPPORTED_ENVIRONMENT",
+      `${reason}: use a local file system, or accept it with safety: "warn" or "best-effort"`,
+    );
+  }
+  if (known.hasWarned) return;
+  known.hasWarned = true;
+  host.warn(`@aj/atomic: ${reason}`);
+}
+
+const LACKED: Readonly<Record<Need, string>> = {
+  rename: "a rename is not known to be atomic and durable",
+  lock: "a lock is not known to exclude anybody",
+};
+
+/** Of several that it may be, all must lack it: what is not known is no shortfall. */
+function lacks({ candidates, upper }: Surroundings, need: Need): boolean {
+  if (upper !== undefined) return lacks(upper, need);
+  return candidates.length > 0 &&
+    candidates.every((candidate) => candidate.lacks.includes(need));
+}
+
+/** What is remembered of a directory. */
+interface Known {
+  readonly around: Surroundings;
+  /** With the list of mounts. */
+  readonly isWhole: boolean;
+  hasWarned: boolean;
+}
+
+const knownByHost = new WeakMap<Host, Map<string, Known>>();
+
+/** Bounds the memory: of so many, the oldest are forgotten, and looked at again. */
+const MOST_KNOWN = 1000;
+
+function* knownOf(
+  host: Host,
+  directory: string,
+  isWhole: boolean,
+): Protocol<Known> {
+  let known = knownByHost.get(host);
+  if (known === undefined) knownByHost.set(host, known = new Map());
+  const before = known.get(directory);
+  if (before !== undefined && (before.isWhole || !isWhole)) return before;
+  const around = isWhole
+    ? yield* lookAround(host, directory)
+    : yield* glance(host, directory);
+  const hasWarned = before?.hasWarned ?? false;
+  const found: Known = { around, isWhole, hasWarned };
+  // What could not be looked at may be, next time.
+  const isSeen = around.status !== undefined &&
+    (!isWhole || around.mount !== undefined);
+  if (isSeen) known.set(directory, found);
+  const [oldest] = known.keys();
+  if (known.size > MOST_KNOWN && oldest !== undefined) known.delete(oldest);
+  return found;
+}

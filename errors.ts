@@ -170,6 +170,35 @@ export class ParseError extends AtomicError implements ParsePosition {
   }
 }
 
+/** What a {@linkcode TornLineError} is made from. */
+export interface TornLineErrorOptions extends AtomicErrorOptions {
+  /** See {@linkcode TornLineError.byteOffset}. */
+  byteOffset: number;
+}
+
+/**
+ * The file to append to ends in a line without a newline that is no whole
+ * record, as a crash in the middle of an append leaves it (`"TORN"`). Nothing
+ * was written: `repairJsonl` cuts the line.
+ */
+export class TornLineError extends AtomicError {
+  /** The name of the class. */
+  override name = "TornLineError";
+  /** Where the line begins, in bytes from the start of the file. */
+  readonly byteOffset: number;
+
+  /**
+   * Makes the error.
+   *
+   * @param message What was found, and where.
+   * @param options Its fields.
+   */
+  constructor(message: string, options: TornLineErrorOptions) {
+    super(message, options);
+    this.byteOffset = options.byteOffset;
+  }
+}
+
 /**
  * The new content is in place and visible, but the directory could not be
  * synced: after a power cut the old content may be back (`committed: true`).

@@ -24,4 +24,5 @@ export * from "./errors.ts";
 export * from "./json.ts";
 export * from "./jsonl.ts";
 export * from "./lock.ts";
+export * from "./move.ts";
 export * from "./text.ts";

@@ -7,6 +7,7 @@
  * open      to read and to append
  * look      does the last line have its newline?
  * append    write all records in one piece, fsync
+ * sync      the directory                            once for each file, by whomever it was made
  * compare   does the path still lead to this file?
  * take back ftruncate to the old size                instead, after a failure
  * ```
@@ -30,6 +31,7 @@
  */
 
 import { append, replace, type WriteRequest } from "./_core.ts";
+import { openToSync } from "./_directories.ts";
 import { runAsync, runInline, runSync } from "./_drive.ts";
 import { type Attempt, explain } from "./_failure.ts";
 import { inspectTail, readAt, TornLine } from "./_jsonl_tail.ts";
@@ -46,6 +48,7 @@ import {
   blockingCall,
   call,
   callMoving,
+  closing,
   failedWith,
   type Protocol,
   ProtocolError,
@@ -56,6 +59,7 @@ import { retrying } from "./_retry.ts";
 import type { FileStatus, OpenFile, Port } from "./_runtime/port.ts";
 import { inSlot } from "./_slots.ts";
 import { isPlanted } from "./_sticky.ts";
+import { lastSyncFailure, syncSince } from "./_sync_failures.ts";
 import {
   locateTarget,
   lstatIfPresent,
@@ -208,21 +212,37 @@ function* createWith(
   { bytes, records }: Lines,
   checkTurn: () => void,
 ): Protocol<AppendReceipt> {
-  const { path, fileSynced } = yield* replace(
+  const made = replace(
     port,
     { ...request, createNew: true },
     target,
     (write) => append(write, bytes),
     { staged() {}, checkTurn, olderTemporary: () => undefined },
   );
-  return {
-    path,
-    records,
-    offset: 0,
-    bytes: bytes.length,
-    fileSynced,
-    created: true,
-  };
+  const { path } = target;
+  try {
+    const { fileSynced, directorySynced } = yield* made;
+    return {
+      path,
+      records,
+      offset: 0,
+      bytes: bytes.length,
+      fileSynced,
+      directorySynced,
+      created: true,
+    };
+  } catch (error) {
+    // There, and nothing that follows can make its place in the directory durable.
+    if (error instanceof SystemCallError && error.committed !== false) {
+      yield* attempt(noteBrokenAt(port, path));
+    }
+    throw error;
+  }
+}
+
+function* noteBrokenAt(port: Port, path: string): Protocol<void> {
+  const status = yield* lstatIfPresent(path);
+  if (status !== undefined) note(port, { path, status }, "broken");
 }
 
 function* appendTo(
@@ -237,23 +257,32 @@ function* appendTo(
     const tail = yield* inspectTail(end.file, size);
     if (tail.kind === "torn") throw new TornLine(tail.offset);
     const isWhole = tail.kind === "whole";
-    yield* checkBeforeChange(request, checkTurn);
-    yield* appendPiece(
-      port,
-      request,
-      end,
-      isWhole ? withNewlineBefore(bytes) : bytes,
-    );
-    progress.isDone = true;
-    yield* compare(end);
-    return {
-      path,
-      records,
-      offset: size + (isWhole ? 1 : 0),
-      bytes: bytes.length,
-      fileSynced: request.durability !== "none",
-      created: false,
-    };
+    const piece = isWhole ? withNewlineBefore(bytes) : bytes;
+    // Whoever made the file may not have synced its place.
+    const isPlaced = knownOf(port, end) === "placed";
+    const directory = isPlaced
+      ? undefined
+      : yield* openToSync(port, request, target.directory);
+    return yield* closing(directory, function* () {
+      const syncFailure = lastSyncFailure(port, target.directory);
+      yield* checkBeforeChange(request, checkTurn);
+      yield* appendPiece(port, request, end, piece);
+      progress.isDone = true;
+      if (directory !== undefined) {
+        yield* syncSince(port, directory, target.directory, syncFailure);
+        note(port, end, "placed");
+      }
+      yield* compare(end);
+      return {
+        path,
+        records,
+        offset: size + (isWhole ? 1 : 0),
+        bytes: bytes.length,
+        fileSynced: request.durability !== "none",
+        directorySynced: request.durability === "full" && !port.windows,
+        created: false,
+      };
+    });
   });
 }
 
@@ -438,7 +467,8 @@ function* appendPiece(
     yield* takeBack(port, end, taken, error);
     throw error;
   }
-  noteAppended(port, end, durability !== "none");
+  if (durability === "none") note(port, end, "unsynced");
+  else if (knownOf(port, end) === "unsynced") note(port, end, "synced");
 }
 
 /** Bounds the memory and the time of one call. */
@@ -454,8 +484,8 @@ function* takeBack(
   const { file, size } = end;
   // What is lost and was not synced before cannot be taken back.
   const isLost = reason instanceof SystemCallError &&
-    reason.syscall === "fsync" && isUnsynced(port, end);
-  if (isLost) noteBroken(port, end);
+    reason.syscall === "fsync" && knownOf(port, end) === "unsynced";
+  if (isLost) note(port, end, "broken");
   try {
     const now = yield* call("fstat", file);
     // Somebody who heeds no lock has appended behind it.
@@ -463,7 +493,7 @@ function* takeBack(
     yield* blockingCall("truncate", file, size);
   } catch (error) {
     if (!(error instanceof ProtocolError)) throw error;
-    noteBroken(port, end);
+    note(port, end, "broken");
     reason.committed = "unknown";
     return;
   }
@@ -480,58 +510,55 @@ function* compare({ path, status }: End): Protocol<void> {
   );
 }
 
-/** What this realm knows of a file whose last append has not been synced. */
-interface Doubt {
+/**
+ * What this realm knows of a file that it has appended to: that its place in
+ * its directory is on the disk; that the last records are not, or are; that
+ * there may be a hole in it.
+ */
+type Knowledge = "placed" | "synced" | "unsynced" | "broken";
+
+interface Known {
   readonly dev: number;
   readonly ino: number;
-  /** Whether there may be a hole in it. */
-  readonly isBroken: boolean;
+  readonly knowledge: Knowledge;
 }
 
-const doubtsByPort = new WeakMap<Port, Map<string, Doubt>>();
+const knownByPort = new WeakMap<Port, Map<string, Known>>();
 /** Bounds the memory: of so many, the oldest are forgotten. */
-const MOST_DOUBTS = 10_000;
+const MOST_KNOWN = 10_000;
 
-function doubtsOf(port: Port): Map<string, Doubt> {
-  let doubts = doubtsByPort.get(port);
-  if (doubts === undefined) doubtsByPort.set(port, doubts = new Map());
-  return doubts;
+function knownFiles(port: Port): Map<string, Known> {
+  let known = knownByPort.get(port);
+  if (known === undefined) knownByPort.set(port, known = new Map());
+  return known;
 }
 
 /** Of another file at this path nothing is known. */
-function doubtOf(port: Port, { path, status }: End): Doubt | undefined {
-  const doubt = doubtsOf(port).get(path);
-  return doubt?.dev === status.dev && doubt.ino === status.ino
-    ? doubt
+function knownOf(
+  port: Port,
+  { path, status }: Pick<End, "path" | "status">,
+): Knowledge | undefined {
+  const known = knownFiles(port).get(path);
+  return known?.dev === status.dev && known.ino === status.ino
+    ? known.knowledge
     : undefined;
 }
 
-function isUnsynced(port: Port, end: End): boolean {
-  return doubtOf(port, end) !== undefined;
-}
-
-function noteAppended(port: Port, end: End, isSynced: boolean): void {
-  if (isSynced) doubtsOf(port).delete(end.path);
-  else doubt(port, end, false);
-}
-
-function noteBroken(port: Port, end: End): void {
-  doubt(port, end, true);
-}
-
-function doubt(
+function note(
   port: Port,
-  { path, status: { dev, ino } }: End,
-  isBroken: boolean,
+  { path, status: { dev, ino } }: Pick<End, "path" | "status">,
+  knowledge: Knowledge,
 ): void {
-  const doubts = doubtsOf(port);
-  doubts.set(path, { dev, ino, isBroken });
-  const [oldest] = doubts.keys();
-  if (doubts.size > MOST_DOUBTS && oldest !== undefined) doubts.delete(oldest);
+  const known = knownFiles(port);
+  // Again, so that it counts as the newest.
+  known.delete(path);
+  known.set(path, { dev, ino, knowledge });
+  const [oldest] = known.keys();
+  if (known.size > MOST_KNOWN && oldest !== undefined) known.delete(oldest);
 }
 
 function refuseBroken(port: Port, end: End): void {
-  if (doubtOf(port, end)?.isBroken !== true) return;
+  if (knownOf(port, end) !== "broken") return;
   throw new Refusal(
     "BROKEN",
     "an append to it has failed before, and could not be taken back, so that there may be a hole in it: write it anew, as with writeJsonlAtomic",

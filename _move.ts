@@ -119,9 +119,10 @@ export function* move(
   const { from } = located;
   // Before parents are made for what cannot be moved.
   const found = yield* fileAt(from.path);
-  const to = yield* locateAgain(port, targetRequest(request), located.to);
+  const placing = placingRequest(request);
+  const to = yield* locateAgain(port, targetRequest(placing), located.to);
   refuseExisting(request, found, to);
-  yield* syncMadeDirectories(port, request, to.directory);
+  yield* syncMadeDirectories(port, placing, to.directory);
   const route = { from, to };
   const directories = yield* retrying(
     port,
@@ -162,6 +163,14 @@ export function* move(
     }
     throw error;
   }
+}
+
+/** What the new name needs: with a link it must be on the disk before the old one goes, or a power cut could take both. */
+function placingRequest(request: MoveRequest): MoveRequest {
+  const { durability, overwrite } = request;
+  return durability === "ordered" && !overwrite
+    ? { ...request, durability: "full" }
+    : request;
 }
 
 function targetRequest(request: MoveRequest): TargetRequest {
@@ -229,14 +238,8 @@ function* openDirectories(
   { from, to }: Route,
 ): Protocol<Directories> {
   request.signal?.throwIfAborted();
-  // Else a power cut could bring the unlink without the link.
-  const isOrdered = request.durability === "ordered" && !request.overwrite;
-  const durability = isOrdered ? "full" : request.durability;
-  const opened = yield* openToSync(
-    host,
-    { ...request, durability },
-    to.directory,
-  );
+  const placing = placingRequest(request);
+  const opened = yield* openToSync(host, placing, to.directory);
   if (from.directory === to.directory) return { to: opened, from: undefined };
   try {
     return {

@@ -400,6 +400,8 @@ export interface AppendReceipt {
   readonly bytes: number;
   /** Whether the file was synced to the device. */
   readonly fileSynced: boolean;
+  /** Whether its directory was synced since the file is there, and with it its place. */
+  readonly directorySynced: boolean;
   /** Whether there was no such file before. */
   readonly created: boolean;
 }

@@ -103,6 +103,7 @@ for (const { name, append, repair } of FORMS) {
         offset: 9,
         bytes: 19,
         fileSynced: true,
+        directorySynced: true,
         created: false,
       });
       assert.equal(text(path), '{"id":1}\n{"id":2}\n"three"\n4\n');
@@ -127,6 +128,7 @@ for (const { name, append, repair } of FORMS) {
         offset: 0,
         bytes: 4,
         fileSynced: true,
+        directorySynced: true,
         created: true,
       });
       assert.equal(text(path), "1\n2\n");

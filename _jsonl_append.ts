@@ -269,6 +269,8 @@ function* appendTo(
       yield* appendPiece(port, request, end, piece);
       progress.isDone = true;
       if (directory !== undefined) {
+        // If it fails, no later one makes the place durable.
+        note(port, end, "broken");
         yield* syncSince(port, directory, target.directory, syncFailure);
         note(port, end, "placed");
       }

@@ -122,6 +122,7 @@ export class AppendClaim implements Claim {
   /** What is there behind it, and may be lost. */
   #inPlace: readonly string[] = [];
   readonly #survives: AppendSurvival;
+  #isPlaced: boolean;
 
   constructor(
     path: string,
@@ -131,6 +132,7 @@ export class AppendClaim implements Claim {
     this.path = path;
     this.#base = base;
     this.#survives = survives;
+    this.#isPlaced = survives.isPlaced;
   }
 
   get key(): string {
@@ -149,6 +151,7 @@ export class AppendClaim implements Claim {
     this.#base = `${this.#base ?? ""}${this.#inPlace.join("")}`;
     this.#inPlace = [];
     this.#pieces = [[]];
+    this.#isPlaced = true;
   }
 
   observe(view: View): void {
@@ -173,9 +176,11 @@ export class AppendClaim implements Claim {
         `after a crash ${this.path} ${what}: ${JSON.stringify(text)}`,
       );
     };
+    if (bytes === undefined && !this.#isPlaced) return;
     if (bytes === undefined || !text?.startsWith(this.#base ?? "")) {
       return fail("has lost a record");
     }
+    if (this.#pieces.length === 1) fail("has more than was promised");
     if (!this.#survives.models.includes(model)) return;
     const repaired = decoder.decode(repairedForm(bytes));
     const isLegal = this.#pieces.some((lines) =>
@@ -190,6 +195,8 @@ export class AppendClaim implements Claim {
 
 /** What a power cut leaves of an append. */
 export interface AppendSurvival {
+  /** Whether the file itself is on the disk before. */
+  readonly isPlaced: boolean;
   /** Whether earlier records are claimed to be intact. */
   readonly isClaimed: boolean;
   /** With which disks the new ones are claimed to be whole, but for one line. */

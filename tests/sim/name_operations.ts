@@ -265,15 +265,18 @@ interface AppendPlan {
   readonly durability: "full" | "none";
   readonly writeBytes: number;
   readonly lock: boolean;
+  /** Whether whoever made the file has not synced its directory. */
+  readonly isUnplaced?: true;
 }
 
 function appendOperation(plan: AppendPlan): Operation {
-  const { isSync, old, durability, writeBytes, lock } = plan;
+  const { isSync, old, durability, writeBytes, lock, isUnplaced } = plan;
   const words = [
     isSync ? "appendJsonlSync" : "appendJsonl",
     old === undefined ? "a new file" : `to ${JSON.stringify(old)}`,
     ...(durability === "full" ? [] : [durability]),
     ...(writeBytes === Infinity ? [] : [`writes of ${writeBytes}`]),
+    ...(isUnplaced ? ["unplaced"] : []),
     ...(lock ? ["lock"] : []),
   ];
   const append = (records: readonly unknown[]) => {
@@ -289,15 +292,25 @@ function appendOperation(plan: AppendPlan): Operation {
       const machine = new Machine();
       const root = machine.start("setup", 1);
       root.mkdir("/d");
+      if (isUnplaced) machine.syncAll();
       if (old !== undefined) put(root, "/d/f", old);
-      machine.syncAll();
+      if (isUnplaced) {
+        const file = root.open("/d/f");
+        root.fsync(file);
+        root.close(file);
+      } else {
+        machine.syncAll();
+      }
       machine.processes.shift();
       machine.limits.writeBytes = writeBytes;
       const isOneWrite = writeBytes === Infinity;
       const isTerminated = old?.endsWith("\n") ?? true;
       const claim = new AppendClaim("/d/f", old, {
+        isPlaced: !isUnplaced,
         isClaimed: durability !== "none" || old !== undefined,
-        models: isOneWrite && isTerminated ? ["any", "ordered"] : ["ordered"],
+        models: isOneWrite && isTerminated && durability === "full"
+          ? ["any", "ordered"]
+          : ["ordered"],
       });
       /** Whether an append could not be taken back, so that none may follow. */
       let isBroken = false;
@@ -341,7 +354,9 @@ function appendOperation(plan: AppendPlan): Operation {
           if (now === after) claim.promise(pieces, false);
           const isMade = before === undefined && now !== undefined;
           const isKept = committed === "unknown" && before !== undefined;
-          if (isKept || isMade) isBroken = true;
+          // That of the directory.
+          const isUnsure = committed === true && error.syscall === "fsync";
+          if (isKept || isMade || isUnsure) isBroken = true;
           return error;
         }
       };
@@ -376,6 +391,7 @@ function repairOperation(isSync: boolean, torn: string): Operation {
       machine.syncAll();
       machine.processes.shift();
       const claim = new AppendClaim("/d/f", kept, {
+        isPlaced: true,
         isClaimed: true,
         models: ["any", "ordered"],
       });
@@ -441,6 +457,14 @@ export const OPERATIONS: readonly Operation[] = BOTH.flatMap((isSync) => [
     durability: "full",
     writeBytes: Infinity,
     lock: true,
+  }),
+  appendOperation({
+    isSync,
+    old: '{"a":0}\n',
+    durability: "full",
+    writeBytes: Infinity,
+    lock: false,
+    isUnplaced: true,
   }),
   ...['{"b', "[2]", "12"].map((torn) => repairOperation(isSync, torn)),
 ]);

@@ -18,6 +18,7 @@ import { abortAtEach, failEach, failEachOf } from "./faults.ts";
 import { type Bounds, explore } from "./interleave.ts";
 import { LARGE_LOCK_SCENARIOS, LOCK_SCENARIOS } from "./lock_scenarios.ts";
 import { OPERATIONS, runOperation } from "./name_operations.ts";
+import { MOVE_SCENARIOS } from "./name_scenarios.ts";
 import { FORMS, OPTIONS, READS, SITUATIONS } from "./operations.ts";
 import { exploreRealm, type RealmBounds } from "./realm.ts";
 import { REALM_SCENARIOS, SLOW_REALM_SCENARIOS } from "./realm_scenarios.ts";
@@ -177,7 +178,11 @@ async function exploreNames(): Promise<void> {
 
 function exploreProcesses(): void {
   heading("Interleavings of processes, of which one may be killed");
-  const scenarios = isShort ? SCENARIOS : [...SCENARIOS, ...LARGE_SCENARIOS];
+  const scenarios = [
+    ...SCENARIOS,
+    ...MOVE_SCENARIOS,
+    ...(isShort ? [] : LARGE_SCENARIOS),
+  ];
   for (const scenario of scenarios) {
     if (!isChosen(`processes: ${scenario.name}`)) continue;
     const tally = new Tally(scenario.name);

@@ -220,6 +220,7 @@ function* createWith(
     { staged() {}, checkTurn, olderTemporary: () => undefined },
   );
   const { path } = target;
+  knownFiles(port).delete(path);
   try {
     const { fileSynced, directorySynced } = yield* made;
     return {
@@ -313,7 +314,7 @@ function* repairEnd(
     if (kind === "whole") {
       yield* appendPiece(port, request, end, Uint8Array.of(NEWLINE));
     } else {
-      yield* call("truncate", file, offset);
+      yield* blockingCall("truncate", file, offset);
     }
     progress.isDone = true;
     if (kind === "torn") yield* blockingCall("fsync", file);
@@ -522,6 +523,8 @@ type Knowledge = "placed" | "synced" | "unsynced" | "broken";
 interface Known {
   readonly dev: number;
   readonly ino: number;
+  /** That it had at least. */
+  readonly size: number;
   readonly knowledge: Knowledge;
 }
 
@@ -535,26 +538,26 @@ function knownFiles(port: Port): Map<string, Known> {
   return known;
 }
 
-/** Of another file at this path nothing is known. */
+/** Of another file at this path nothing is known: one that was made after the old one was removed may have the same number, but is shorter. */
 function knownOf(
   port: Port,
   { path, status }: Pick<End, "path" | "status">,
 ): Knowledge | undefined {
   const known = knownFiles(port).get(path);
-  return known?.dev === status.dev && known.ino === status.ino
-    ? known.knowledge
-    : undefined;
+  const isSameFile = known?.dev === status.dev && known.ino === status.ino &&
+    known.size <= status.size;
+  return isSameFile ? known.knowledge : undefined;
 }
 
 function note(
   port: Port,
-  { path, status: { dev, ino } }: Pick<End, "path" | "status">,
+  { path, status: { dev, ino, size } }: Pick<End, "path" | "status">,
   knowledge: Knowledge,
 ): void {
   const known = knownFiles(port);
   // Again, so that it counts as the newest.
   known.delete(path);
-  known.set(path, { dev, ino, knowledge });
+  known.set(path, { dev, ino, size, knowledge });
   const [oldest] = known.keys();
   if (known.size > MOST_KNOWN && oldest !== undefined) known.delete(oldest);
 }

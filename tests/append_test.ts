@@ -7,6 +7,7 @@ import {
   readdirSync,
   readFileSync,
   renameSync,
+  rmSync,
   statSync,
   symlinkSync,
   truncateSync,
@@ -421,6 +422,45 @@ for (const { name, append, repair } of FORMS) {
         await append(`${path}2`, [5]);
       });
       assert.equal(text(`${path}2`), "1\n2\n3\n5\n");
+    }));
+
+  test(`${name}: the directory of a file is synced by the first append, and by that to another file of its name`, () =>
+    fileWith("1\n", async (path, directory) => {
+      const port = new FaultPort();
+      const syncs = () =>
+        port.calls.filter(({ name, args: [file] }) =>
+          name === "fsync" && (file as { path: string }).path === directory
+        ).length;
+      await onPort(port, async () => {
+        await append(path, [2]);
+        assert.equal(syncs(), 1);
+        await append(path, [3]);
+        assert.equal(syncs(), 1);
+        // It may get the same inode number.
+        rmSync(path);
+        writeFileSync(path, "1\n");
+        await append(path, [2]);
+        assert.equal(syncs(), 2);
+        await append(path, [4], { durability: "ordered" });
+        const ordered = new FaultPort();
+        const receipt = await onPort(
+          ordered,
+          () => append(path, [5], { durability: "ordered" }),
+        );
+        assert.equal(receipt.fileSynced, true);
+        assert.equal(receipt.directorySynced, false);
+      });
+      const failing = new FaultPort().intercept(({ name, args: [file] }) =>
+        name === "fsync" && (file as { path: string }).path === directory
+          ? { code: "EIO" }
+          : undefined
+      );
+      await onPort(failing, async () => {
+        const error = await rejection(append(path, [6]));
+        assert.ok(error instanceof DurabilityError);
+        const refused = await rejection(append(path, [7]));
+        assert.ok(refused instanceof AtomicError && refused.code === "BROKEN");
+      });
     }));
 
   test(`${name}: what somebody else has appended behind it is not cut`, () =>

@@ -271,9 +271,10 @@ function* appendTo(
       progress.isDone = true;
       if (directory !== undefined) {
         // If it fails, no later one makes the place durable.
-        note(port, end, "broken");
+        const status = { ...end.status, size: size + piece.length };
+        note(port, { path, status }, "broken");
         yield* syncSince(port, directory, target.directory, syncFailure);
-        note(port, end, "placed");
+        note(port, { path, status }, "placed");
       }
       yield* compare(end);
       return {
@@ -470,8 +471,9 @@ function* appendPiece(
     yield* takeBack(port, end, taken, error);
     throw error;
   }
-  if (durability === "none") note(port, end, "unsynced");
-  else if (knownOf(port, end) === "unsynced") note(port, end, "synced");
+  const synced = knownOf(port, end) === "placed" ? "placed" : "synced";
+  const status = { ...end.status, size: size + piece.length };
+  note(port, { ...end, status }, durability === "none" ? "unsynced" : synced);
 }
 
 /** Bounds the memory and the time of one call. */

@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import {
   appendFileSync,
+  chmodSync,
+  chownSync,
   existsSync,
   linkSync,
   mkdirSync,
@@ -14,6 +16,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
+import process from "node:process";
 import { test } from "node:test";
 import { withDefaults } from "../defaults.ts";
 import {
@@ -683,6 +686,26 @@ for (const { name, append, repair } of FORMS) {
       assert.equal(text(path), "1\n2\n");
       assert.equal(await isLocked(path), false);
     }));
+
+  test(
+    `${name}: what a stranger has put into a directory that everybody can write to is not appended to`,
+    {
+      skip: process.getuid?.() !== 0,
+    },
+    () =>
+      fileWith("1\n", async (path, directory) => {
+        chownSync(path, 1234, 1234);
+        await append(path, [2]);
+        chmodSync(directory, 0o1777);
+        const error = await rejection(append(path, [3]));
+        assert.ok(error instanceof AtomicError && error.code === "EACCES");
+        assert.match(error.message, /uid 1234/);
+        assert.equal(text(path), "1\n2\n");
+        chownSync(path, 0, 0);
+        await append(path, [3]);
+        assert.equal(text(path), "1\n2\n3\n");
+      }),
+  );
 
   test(`${name}: an aborted append leaves the file as it was`, () =>
     fileWith("1\n", async (path) => {

@@ -664,6 +664,17 @@ const CONTROLS: readonly Control[] = [
     testName:
       "an append that a synchronous write overtakes is refused, and a synchronous one does not overtake",
   },
+  {
+    breaks: "records are appended to what a stranger has put there",
+    file: "_jsonl_append.ts",
+    edits: [[
+      "    if (isStrangers) {\n",
+      "    if (isStrangers && path === directory) {\n",
+    ]],
+    testFile: "append_test.ts",
+    testName:
+      "sync: what a stranger has put into a directory that everybody can write to is not appended to",
+  },
 ];
 
 /** Runs the named tests on the copy of the code there; the names of those that failed. */

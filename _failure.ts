@@ -298,6 +298,8 @@ const OTHER_REASONS: Partial<
   append: {
     ENOENT:
       "its directory does not exist: make it first, or append with parents: true",
+    EDQUOT: "the disk quota is used up: free some space and try again",
+    ENOSPC: "no space is left on the device: free some space and try again",
     EACCES:
       "this process may not read and write it, nor perhaps its directory, where it is locked",
   },

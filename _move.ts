@@ -119,15 +119,19 @@ export function* move(
   const { from } = located;
   // Before parents are made for what cannot be moved.
   const found = yield* fileAt(from.path);
-  const placing = placingRequest(request);
-  const to = yield* locateAgain(port, targetRequest(placing), located.to);
+  const { overwrite } = request;
+  const making = placingRequest(request, !overwrite);
+  const to = yield* locateAgain(port, targetRequest(making), located.to);
   refuseExisting(request, found, to);
+  // Of two names of one file a rename removes none.
+  const unlinks = !overwrite || isSame(found, to.existing);
+  const placing = placingRequest(request, unlinks);
   yield* syncMadeDirectories(port, placing, to.directory);
   const route = { from, to };
   const directories = yield* retrying(
     port,
     request,
-    () => openDirectories(port, request, route),
+    () => openDirectories(port, request, placing, route),
   );
   const progress = { isCommitted: false };
   try {
@@ -165,10 +169,9 @@ export function* move(
   }
 }
 
-/** What the new name needs: with a link it must be on the disk before the old one goes, or a power cut could take both. */
-function placingRequest(request: MoveRequest): MoveRequest {
-  const { durability, overwrite } = request;
-  return durability === "ordered" && !overwrite
+/** What the new name needs: it must be on the disk before the old one is unlinked, or a power cut could take both. */
+function placingRequest(request: MoveRequest, unlinks: boolean): MoveRequest {
+  return request.durability === "ordered" && unlinks
     ? { ...request, durability: "full" }
     : request;
 }
@@ -235,10 +238,10 @@ interface Directories {
 function* openDirectories(
   host: Host,
   request: MoveRequest,
+  placing: MoveRequest,
   { from, to }: Route,
 ): Protocol<Directories> {
   request.signal?.throwIfAborted();
-  const placing = placingRequest(request);
   const opened = yield* openToSync(host, placing, to.directory);
   if (from.directory === to.directory) return { to: opened, from: undefined };
   try {
@@ -304,7 +307,8 @@ function* commit(
   // --- checked, and nothing has changed.
 
   const syncFailures = {
-    to: lastSyncFailure(port, to.directory),
+    // A name that was there before may have been lost by any failed sync.
+    to: status && lastSyncFailure(port, to.directory),
     from: lastSyncFailure(port, from.directory),
   };
   if (status === undefined) {

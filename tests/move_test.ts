@@ -350,6 +350,31 @@ for (const { name, move } of FORMS) {
       assert.equal(text(to), "content");
     }));
 
+  test(`${name}: a move that is made again does not trust a directory whose sync has failed, and syncs it in any case`, () =>
+    between(async (from, to) => {
+      let isLinked = false;
+      let failures = 1;
+      const port = new FaultPort().intercept(({ name }) => {
+        if (name === "link") isLinked = true;
+        return isLinked && name === "fsync" && failures-- > 0
+          ? { code: "EIO" }
+          : undefined;
+      });
+      await onPort(port, async () => {
+        for (const overwrite of [false, false, true]) {
+          const error = await rejection(move(from, to, { overwrite }));
+          assert.ok(error instanceof DurabilityError);
+          assert.equal(text(from), "content");
+        }
+      });
+      // In another realm nobody knows: it is synced before the old name goes.
+      const other = new FaultPort();
+      const options = { overwrite: true, durability: "ordered" } as const;
+      await onPort(other, () => move(from, to, options));
+      assert.deepEqual(changes(other).slice(-3), ["fsync", "unlink", "close"]);
+      assert.equal(text(to), "content");
+    }));
+
   test(`${name}: an old name that cannot be removed is told`, () =>
     between(async (from, to) => {
       const port = new FaultPort().fail("unlink", "EPERM");

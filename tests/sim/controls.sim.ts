@@ -453,8 +453,18 @@ const CONTROLS: readonly Control[] = [
     breaks: "an ordered move does not sync the directories that it makes",
     edits: [{
       file: "_move.ts",
-      find: 'return durability === "ordered" && !overwrite',
-      replace: 'return durability === "none" && !overwrite',
+      find: 'return request.durability === "ordered" && unlinks',
+      replace: 'return request.durability === "none" && unlinks',
+    }],
+    exploration: MOVES,
+    finds: /neither at \/d\/f nor at/,
+  },
+  {
+    breaks: "a move that is made again trusts a sync after one that has failed",
+    edits: [{
+      file: "_move.ts",
+      find: "to: status && lastSyncFailure(port, to.directory),",
+      replace: "to: lastSyncFailure(port, to.directory),",
     }],
     exploration: MOVES,
     finds: /neither at \/d\/f nor at/,

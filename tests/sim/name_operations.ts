@@ -216,6 +216,13 @@ function moveOperation(plan: MovePlan): Operation {
         claim,
         paths: [to],
         async perform() {
+          const repeated = async (): Promise<void> => {
+            const receipt = isSync
+              ? await promised(() => moveAtomicSync(SOURCE.path, to, options))
+              : await moveAtomic(SOURCE.path, to, options);
+            if (receipt.replaced) throw new Violation("it replaces itself");
+            claim.promise(SOURCE, durability === "full");
+          };
           try {
             const receipt = isSync
               ? await promised(() => moveAtomicSync(SOURCE.path, to, options))
@@ -244,6 +251,9 @@ function moveOperation(plan: MovePlan): Operation {
               throw new Violation(`committed is unknown for no reason`);
             }
             const isRefused = error.code === "EEXIST" && isTaken && !overwrite;
+            const isAtBoth = committed === true &&
+              textAt(machine, SOURCE.path) !== undefined;
+            if (isAtBoth) return await repeated();
             if (!isRefused) throw error;
             if (textAt(machine, to) !== "old") {
               throw new Violation(`${to} is replaced`);

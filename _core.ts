@@ -548,7 +548,7 @@ function* isLinked(temporary: string): Protocol<boolean> {
 }
 
 /** The errors after which rename and link have certainly changed nothing. */
-const CHANGED_NOTHING = [
+export const CHANGED_NOTHING: readonly string[] = [
   NOT_CAPABLE,
   "EACCES",
   "EBUSY",

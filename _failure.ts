@@ -20,8 +20,10 @@ import {
   NotFoundError,
   PermissionScopeError,
   TargetBusyError,
+  TornLineError,
   UnsupportedEnvironmentError,
 } from "./errors.ts";
+import { TornLine } from "./_jsonl_tail.ts";
 import { LockTimeout } from "./_lock.ts";
 import { directoryOf, withoutDots } from "./_path.ts";
 import { ProtocolError, Refusal, SystemCallError } from "./_protocol.ts";
@@ -32,10 +34,30 @@ import { type Host, NO_SQLITE, NOT_CAPABLE } from "./_runtime/port.ts";
 export interface Attempt {
   /** The name of the public function. */
   readonly operation: string;
-  readonly access: "read" | "write" | "lock" | "sweep";
+  readonly access:
+    | "read"
+    | "write"
+    | "lock"
+    | "sweep"
+    | "move"
+    | "append"
+    | "repair";
   /** Absolute. */
   readonly path: string;
+  /** The other path of a move. */
+  readonly to?: string;
 }
+
+/** The beginning of a message: what was attempted. */
+const ATTEMPTED: Readonly<Record<Attempt["access"], string>> = {
+  read: "Cannot read",
+  write: "Cannot write",
+  lock: "Cannot lock",
+  sweep: "Cannot sweep",
+  move: "Cannot move",
+  append: "Cannot append to",
+  repair: "Cannot repair",
+};
 
 type ErrorClass = new (
   message: string,
@@ -49,19 +71,23 @@ export function explain(
   error: unknown,
 ): unknown {
   if (!(error instanceof ProtocolError)) return error;
-  const { access, path } = attempt;
+  const { to, ...fields } = attempt;
+  const { access, path } = fields;
   const leftover = error.leftover === undefined
     ? ""
     : `; the temporary file "${error.leftover}" could not be removed`;
+  const whereTo = to === undefined ? "" : ` to "${to}"`;
   const message = (reason: string) =>
-    `Cannot ${access} "${path}": ${reason}${leftover}`;
+    `${ATTEMPTED[access]} "${path}"${whereTo}: ${reason}${leftover}`;
+  const { committed } = error;
+  const unknown = committed === "unknown" ? unknownOf(attempt, error) : "";
   if (error instanceof LockTimeout) {
     const found = error.candidates.map(({ pid, since }) => ({
       pid,
       since: new Date(since),
     }));
     return new LockTimeoutError(message(error.message), {
-      ...attempt,
+      ...fields,
       code: error.code,
       candidates: found,
     });
@@ -70,31 +96,53 @@ export function explain(
     const { code, actual, sidecar: { digest, previous } } = error;
     const expected = [digest, ...previous];
     return new ChecksumMismatchError(message(error.message), {
-      ...attempt,
+      ...fields,
       code,
       actual,
       expected,
+    });
+  }
+  if (error instanceof TornLine) {
+    const { code, byteOffset } = error;
+    return new TornLineError(message(error.message), {
+      ...fields,
+      code,
+      byteOffset,
     });
   }
   if (error instanceof Refusal) {
     const { code } = error;
     const refused = REFUSALS[code] ?? AtomicError;
     const cause = error.cause === undefined ? {} : { cause: error.cause };
-    return new refused(message(error.message), { ...attempt, code, ...cause });
+    return new refused(message(`${error.message}${unknown}`), {
+      ...fields,
+      code,
+      committed,
+      ...cause,
+    });
   }
   if (!(error instanceof SystemCallError)) return error;
-  const { syscall, committed, cause } = error;
+  const { syscall, cause } = error;
   const [failed, code, reason] = diagnose(host, attempt, error);
-  const unknown = committed === "unknown"
-    ? "; whether the new content is in place is unknown: read the file"
-    : "";
   return new failed(message(`${reason}${unknown}`), {
-    ...attempt,
+    ...fields,
     code,
     syscall,
     committed,
     cause,
   });
+}
+
+function unknownOf({ access }: Attempt, error: ProtocolError): string {
+  if (access === "move") {
+    return "; whether it has the new name is unknown: look for it under both";
+  }
+  const isReplacing = error instanceof SystemCallError &&
+    (error.syscall === "rename" || error.syscall === "link");
+  if (access === "append" && !isReplacing) {
+    return "; what it wrote could not be taken back, and a part may stay: nothing but a full rewrite, as by writeJsonlAtomic, may follow";
+  }
+  return "; whether the new content is in place is unknown: read the file";
 }
 
 const REFUSALS: Readonly<Record<string, ErrorClass>> = {
@@ -119,11 +167,7 @@ function diagnose(
     ];
   }
   if (error.committed === true) {
-    return [
-      DurabilityError,
-      code,
-      `the new content is in place, but ${syscall} failed (${code}), so a power cut may bring the old content back`,
-    ];
+    return committedReason(attempt, syscall, code);
   }
   if (code === NO_SQLITE) {
     return [
@@ -138,6 +182,13 @@ function diagnose(
         AlreadyExistsError,
         code,
         "it exists, and createNew asks for a new file",
+      ];
+    }
+    if (NO_HARD_LINKS.includes(code) && attempt.access === "move") {
+      return [
+        UnsupportedEnvironmentError,
+        "UNSUPPORTED_ENVIRONMENT",
+        `a move that must not overwrite needs a hard link, which the file system does not make, or not of a file of another user (${code}): move with overwrite: true`,
       ];
     }
     if (NO_HARD_LINKS.includes(code)) {
@@ -170,6 +221,10 @@ function diagnose(
     ];
   }
   const known = REASONS[code];
+  const other = OTHER_REASONS[attempt.access]?.[code];
+  if (other !== undefined) {
+    return [known?.[0] ?? AtomicError, code, `${other} (${code})`];
+  }
   if (known !== undefined) {
     const [failed, reason] = known;
     const access = ["read", "sweep"].includes(attempt.access)
@@ -255,12 +310,83 @@ const REASONS: Readonly<Record<string, [ErrorClass, Reason]>> = {
   ],
 };
 
+/** Where what is done is none of the two above. */
+const OTHER_REASONS: Partial<
+  Record<Attempt["access"], Readonly<Record<string, string>>>
+> = {
+  move: {
+    ENOENT:
+      "it does not exist, or the directory of its new name does not: make that first, or move with parents: true",
+    EXDEV:
+      "the two names are on different file systems, and a file that is copied is there in parts meanwhile: write the new file with writeBytesAtomic, then remove the old one",
+    EACCES:
+      'this process may not write in both directories, or not read the file, which it must to sync it: grant these permissions, or move with durability: "none"',
+    EPERM:
+      "this process may not take it, or what it would replace, out of its directory",
+  },
+  append: {
+    ENOENT:
+      "its directory does not exist: make it first, or append with parents: true",
+    EDQUOT: "the disk quota is used up: free some space and try again",
+    ENOSPC: "no space is left on the device: free some space and try again",
+    EACCES:
+      "this process may not read and write it, nor perhaps its directory, where it is locked",
+  },
+  repair: {
+    ENOENT: "it does not exist",
+    EACCES:
+      "this process may not read and write it, nor perhaps its directory, where it is locked",
+  },
+};
+
+/** What is done, and what is not. */
+function committedReason(
+  { access, path }: Attempt,
+  syscall: string,
+  code: string,
+): [ErrorClass, code: string, reason: string] {
+  const failed = `${syscall} failed (${code})`;
+  switch (access) {
+    case "move":
+      return syscall === "unlink" || syscall === "lstat"
+        ? [
+          AtomicError,
+          code,
+          `it has its new name, but "${path}" could not be removed (${code}) and is still another name of it: remove it, or move it once more`,
+        ]
+        : [
+          DurabilityError,
+          code,
+          `it has its new name, but ${failed}, so a power cut may bring it back to the old one, or leave both`,
+        ];
+    case "append":
+      return [
+        DurabilityError,
+        code,
+        `the records are in the file, but ${failed}, so a power cut may take them away`,
+      ];
+    case "repair":
+      return [
+        DurabilityError,
+        code,
+        `it is repaired, but ${failed}, so a power cut may undo that`,
+      ];
+    default:
+      return [
+        DurabilityError,
+        code,
+        `the new content is in place, but ${failed}, so a power cut may bring the old content back`,
+      ];
+  }
+}
+
 /** Names the flags that are missing, and why they are needed. */
 function scopeReason(
   host: Host,
-  { access, path }: Attempt,
+  attempt: Attempt,
   error: SystemCallError,
 ): string {
+  const { access, path, to } = attempt;
   if (access === "read") {
     return `Deno may not read it: add ${flags(host, ["read"], path)}`;
   }
@@ -269,8 +395,22 @@ function scopeReason(
       flags(host, ["read", "write"], path)
     }`;
   }
-  const { syscall, args: [refused] } = error;
   const directory = directoryOf(host, path);
+  if (access === "move" || access === "append" || access === "repair") {
+    const places = new Set(
+      [path, to ?? path].map((name) => directoryOf(host, name)),
+    );
+    const why = access === "move"
+      ? "a move takes a name from one directory and makes one in another"
+      : "the file is locked beside it, and may have to be made";
+    return `${why}, so Deno must be allowed to read and write ${
+      [...places].map((place) => `"${place}"`).join(" and ")
+    }: add ${
+      [...places].map((place) => flags(host, ["read", "write"], place))
+        .filter((text) => text !== "").join(" ")
+    }`;
+  }
+  const { syscall, args: [refused] } = error;
   if (
     syscall === "open" && typeof refused === "string" &&
     refused !== directory && directory.startsWith(refused)

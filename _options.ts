@@ -408,6 +408,138 @@ export interface WriteReceipt {
   readonly notPreserved: readonly ("mode" | "owner" | "links")[];
 }
 
+/** The options of a move. */
+export interface MoveOptions extends Pick<WriteOptions, "require" | "safety"> {
+  /**
+   * Whether a file that has the new name is replaced. Without it the move is
+   * rejected with an `AlreadyExistsError` where something has that name; of
+   * several such moves to one name exactly one succeeds.
+   *
+   * @default {false}
+   */
+  overwrite?: boolean | undefined;
+  /**
+   * What is waited for before the move resolves.
+   *
+   * - `"full"`: after a power cut the file is at its new place.
+   * - `"ordered"`: after a power cut it is at the new place or at the old one,
+   *   whole.
+   * - `"none"`: nothing is synced.
+   *
+   * @default {"full"}
+   */
+  durability?: Durability | undefined;
+  /**
+   * What is done where the new name is that of a symbolic link, as for writes.
+   * A link as the source is rejected.
+   *
+   * @default {"follow"}
+   */
+  symlinks?: SymlinkPolicy | undefined;
+  /**
+   * Whether missing parent directories of the new name are made.
+   *
+   * @default {true}
+   */
+  parents?: boolean | undefined;
+  /**
+   * Whether the move is made under the locks of both names, which are taken in
+   * an order that is the same for all moves.
+   *
+   * @default {false}
+   */
+  lock?: boolean | LockOptions | undefined;
+  /**
+   * For how many milliseconds to retry what is transient.
+   *
+   * @default {1000}
+   */
+  retryMs?: number | undefined;
+  /** Aborts the move: until the file has its new name it rejects with the signal's reason, nothing changed; from then on it is ignored. */
+  signal?: AbortSignal | undefined;
+}
+
+/** What a move did. */
+export interface MoveReceipt {
+  /** The old name: absolute, links resolved. */
+  readonly from: string;
+  /** The new name: absolute, links resolved. */
+  readonly to: string;
+  /** The size of the file in bytes. */
+  readonly bytes: number;
+  /** Whether the file's content was synced to the device before it got its new name. */
+  readonly fileSynced: boolean;
+  /** Whether the directories of both names were synced after they changed. */
+  readonly directorySynced: boolean;
+  /** Whether another file had the new name, which is gone now. */
+  readonly replaced: boolean;
+}
+
+/** The options of an append of JSON lines. */
+export interface JsonlAppendOptions extends
+  Pick<
+    WriteOptions,
+    "durability" | "parents" | "require" | "retryMs" | "safety"
+  >,
+  Pick<JsonWriteOptions, "replacer" | "sortKeys" | "onLossy"> {
+  /**
+   * What is done where the path names a symbolic link: the file it points to is
+   * appended to, or the append is rejected (code `"ELOOP"`).
+   *
+   * @default {"follow"}
+   */
+  symlinks?: "follow" | "reject" | undefined;
+  /**
+   * The lock of the file, under which it is appended to: `true` or options take
+   * it, a lock that is held already is used as it is. With `false`, nobody else
+   * may append to the file meanwhile.
+   *
+   * @default {true}
+   */
+  lock?: boolean | LockOptions | Lock | undefined;
+  /** Aborts the append: until the first byte is written it rejects with the signal's reason, the file untouched; from then on it is ignored. */
+  signal?: AbortSignal | undefined;
+}
+
+/** What an append did. */
+export interface AppendReceipt {
+  /** The file appended to: absolute, symbolic links resolved. */
+  readonly path: string;
+  /** How many records were appended. */
+  readonly records: number;
+  /** Where the first of them begins in the file. */
+  readonly offset: number;
+  /** The bytes of the records, each with its newline. */
+  readonly bytes: number;
+  /** Whether the file was synced to the device. */
+  readonly fileSynced: boolean;
+  /** Whether its directory was synced since the file is there, and with it its place. */
+  readonly directorySynced: boolean;
+  /** Whether there was no such file before. */
+  readonly created: boolean;
+}
+
+/** The options of a repair of JSON lines. */
+export interface JsonlRepairOptions extends
+  Pick<
+    JsonlAppendOptions,
+    "symlinks" | "lock" | "retryMs" | "safety" | "signal"
+  > {}
+
+/** What a repair found, and did. */
+export interface RepairReport {
+  /** The file: absolute, symbolic links resolved. */
+  readonly path: string;
+  /** Where the last line begins that ended in no newline; the size of a file that has none. */
+  readonly offset: number;
+  /** Whether that line was whole, and was given its newline. */
+  readonly completed: boolean;
+  /** How many bytes of a torn line were cut. */
+  readonly cutBytes: number;
+  /** What was cut: no more than its first 65536 bytes. */
+  readonly cut: OwnBytes;
+}
+
 /** What is wrong with a value, as the words behind "must be". */
 type Check = (value: unknown) => string | undefined;
 
@@ -496,6 +628,12 @@ const lock: Check = (value) => {
     ? undefined
     : "a boolean, a held Lock, or { timeoutMs, signal }";
 };
+
+/** Of two files, of which no one lock can be held. */
+const locks: Check = (value) =>
+  typeof value === "object" && value !== null && "release" in value
+    ? "a boolean, or { timeoutMs, signal }"
+    : lock(value);
 
 const PROGRESS_CHECKS = {
   onProgress: callback,
@@ -642,6 +780,36 @@ const CHECKSUM_WRITE_CHECKS = {
   symlinks: WRITE_CHECKS.symlinks,
 } satisfies Record<keyof ChecksumWriteOptions, Check>;
 
+const MOVE_CHECKS = {
+  overwrite: boolean,
+  durability: WRITE_CHECKS.durability,
+  symlinks: WRITE_CHECKS.symlinks,
+  parents: boolean,
+  require: guarantees,
+  ...SAFETY_CHECKS,
+  lock: locks,
+  retryMs: milliseconds,
+  signal,
+} satisfies Record<keyof MoveOptions, Check>;
+
+const JSONL_REPAIR_CHECKS = {
+  ...SAFETY_CHECKS,
+  symlinks: oneOf("follow", "reject"),
+  lock,
+  retryMs: milliseconds,
+  signal,
+} satisfies Record<keyof JsonlRepairOptions, Check>;
+
+const JSONL_APPEND_CHECKS = {
+  ...JSONL_REPAIR_CHECKS,
+  require: guarantees,
+  durability: WRITE_CHECKS.durability,
+  parents: boolean,
+  replacer,
+  sortKeys: boolean,
+  onLossy: JSON_WRITE_CHECKS.onLossy,
+} satisfies Record<keyof JsonlAppendOptions, Check>;
+
 /** A kind of function, by the options it knows. */
 export type OptionKind =
   | "bytesWrite"
@@ -652,6 +820,9 @@ export type OptionKind =
   | "open"
   | "jsonRead"
   | "jsonlRead"
+  | "jsonlAppend"
+  | "jsonlRepair"
+  | "move"
   | "lock"
   | "checksum"
   | "sweep"
@@ -683,6 +854,9 @@ const CHECKS: Readonly<Record<OptionKind, Readonly<Record<string, Check>>>> = {
   lock: ACQUIRE_CHECKS,
   tryLock: SAFETY_CHECKS,
   doctor: DOCTOR_CHECKS,
+  jsonlAppend: JSONL_APPEND_CHECKS,
+  jsonlRepair: JSONL_REPAIR_CHECKS,
+  move: MOVE_CHECKS,
   textUpdate: { ...TEXT_UPDATE_CHECKS, initial },
   jsonUpdate: { ...JSON_UPDATE_CHECKS, reviver: callback, initial },
   defaults: { ...JSONL_READ_CHECKS, ...JSON_READ_CHECKS, ...JSON_WRITE_CHECKS },

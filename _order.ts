@@ -79,6 +79,73 @@ export function isLineBusy(port: Port, path: string): boolean {
   return linesOf(port).has(path);
 }
 
+/**
+ * Does something else with files than to replace one: when its turn has come
+ * among the writes of each. The places are taken at the call, in all lines at
+ * once, so that two that want the same files cannot wait for each other.
+ *
+ * It cannot be superseded. Where a synchronous write came first meanwhile, it
+ * is refused: `checkTurn` throws, to be called just before the first change.
+ */
+export async function enterLines<T>(
+  port: Port,
+  paths: readonly string[],
+  { durability, signal }: Pick<OrderedWrite, "durability" | "signal">,
+  perform: (checkTurn: () => void) => Promise<T>,
+): Promise<T> {
+  const { promise: ended, reject: end } = Promise.withResolvers<never>();
+  ended.catch(() => {});
+  const turns = paths.map((path) => {
+    const { promise: turn, resolve } = Promise.withResolvers<Progress>();
+    const place = enterLine(port, path, {
+      durability,
+      signal,
+      createNew: false,
+      kind: undefined,
+      payload: undefined,
+      perform(progress) {
+        resolve(progress);
+        return ended;
+      },
+    });
+    // A place that is settled before its turn was left, or overtaken.
+    const lost = place.then(
+      () => {
+        throw new Overtaken();
+      },
+      (error: unknown) => {
+        throw signal?.aborted ? error : new Overtaken();
+      },
+    );
+    lost.catch(() => {});
+    return Promise.race([turn, lost]);
+  });
+  try {
+    const progresses = await Promise.all(turns);
+    return await perform(() => {
+      for (const progress of progresses) progress.checkTurn();
+    });
+  } catch (error) {
+    if (!(error instanceof Overtaken)) throw error;
+    throw new Refusal(
+      "SUPERSEDED",
+      "a synchronous write, called later, came first; nothing was changed: do it again if it is still wanted",
+    );
+  } finally {
+    end(new Overtaken());
+  }
+}
+
+/** Refuses what is synchronous, and so cannot wait, beside what is under way to the same file. */
+export function refusePending(port: Port, path: string): void {
+  const line = linesOf(port).get(path);
+  if (line === undefined || line.entries.length === 0) return;
+  throw new Refusal(
+    "PENDING",
+    `an asynchronous call that changes "${path}" has not come to its end, and a synchronous one cannot wait for it: await it first, or use the asynchronous form`,
+  );
+}
+
 /** The strongest durability of a synchronous write to `path` and of those it would overtake, whose promises it takes over. */
 export function durabilityToOvertake(
   port: Port,

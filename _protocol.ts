@@ -80,6 +80,8 @@ export function callMoving(bytes: number): typeof call {
 export abstract class ProtocolError extends Error {
   /** A temporary file that could not be removed afterwards. */
   leftover: string | undefined;
+  /** Set by the protocol where the end came at or after the commit. */
+  committed: boolean | "unknown" = false;
 }
 
 /** A system call that failed. */
@@ -88,8 +90,6 @@ export class SystemCallError extends ProtocolError {
   readonly syscall: keyof SystemCalls;
   readonly args: readonly unknown[];
   readonly code: string | undefined;
-  /** Set by the protocol where the failure came at or after the commit. */
-  committed: boolean | "unknown" = false;
 
   constructor(failed: Call, code: string | undefined, cause: unknown) {
     super(`${failed.name} failed`, { cause });

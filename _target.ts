@@ -206,7 +206,7 @@ function* refuseUnsafeLink(
  * The user our files belong to in this directory. Asking the process instead
  * needs a permission on Deno, and is wrong on a mount that maps users.
  */
-function* ownUserIn(
+export function* ownUserIn(
   port: Port,
   request: TargetRequest,
   directory: string,

@@ -23,7 +23,7 @@ import {
   type WantedLock,
   wantLock,
 } from "./_file_lock.ts";
-import { LockTimeout } from "./_lock.ts";
+import { type HeldLock, LockTimeout } from "./_lock.ts";
 import { turn, turnAtOnce } from "./_lock_queue.ts";
 import type { Lock, LockOptions } from "./_options.ts";
 import type { Port } from "./_runtime/port.ts";
@@ -197,12 +197,54 @@ export function checkLock(
   passed(request.lock, wantedBy(port, attempt, request));
 }
 
+/** Calls `body` under the locks of several files. All take them in one order, or two would wait for each other. */
+export async function underLocks<T>(
+  wanted: readonly WantedLock[],
+  body: (held: readonly HeldLock[]) => Promise<T>,
+): Promise<T> {
+  const taken: FileLock[] = [];
+  try {
+    for (const lock of inOneOrder(wanted)) taken.push(await insistOn(lock));
+    return await body(taken.map(({ held }) => held));
+  } finally {
+    for (const lock of taken.toReversed()) await lock.release().catch(() => {});
+  }
+}
+
+/** The same, blocking. */
+export function underLocksSync<T>(
+  wanted: readonly WantedLock[],
+  body: (held: readonly HeldLock[]) => T,
+): T {
+  const taken: FileLock[] = [];
+  try {
+    for (const lock of inOneOrder(wanted)) taken.push(insistOnSync(lock));
+    return body(taken.map(({ held }) => held));
+  } finally {
+    for (const lock of taken.toReversed()) {
+      try {
+        lock.releaseSync();
+      } catch {
+        // As above.
+      }
+    }
+  }
+}
+
+/** By their real paths, which are the same for everybody. */
+function inOneOrder(wanted: readonly WantedLock[]): WantedLock[] {
+  return wanted.toSorted((one, other) =>
+    one.place.path < other.place.path ? -1 : 1
+  );
+}
+
 /** Whether it is a lock, ours or not, and no options for one. */
 export function isLock(value: unknown): value is Lock {
   return typeof value === "object" && value !== null && "release" in value;
 }
 
-function eitherOf(
+/** The signal of both. */
+export function eitherOf(
   one: AbortSignal | undefined,
   other: AbortSignal | undefined,
 ): AbortSignal | undefined {

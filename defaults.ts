@@ -21,11 +21,16 @@ import {
   writeJsonAtomicSync,
 } from "./json.ts";
 import {
+  appendJsonl,
+  appendJsonlSync,
   readJsonl,
   readJsonlSync,
+  repairJsonl,
+  repairJsonlSync,
   writeJsonlAtomic,
   writeJsonlAtomicSync,
 } from "./jsonl.ts";
+import { moveAtomic, moveAtomicSync } from "./move.ts";
 import {
   checkOptions,
   type FallbackOption,
@@ -51,11 +56,14 @@ import {
 } from "./text.ts";
 
 export type {
+  AppendReceipt,
   ChecksumAlgorithm,
   Durability,
   FallbackOption,
   Guarantee,
+  JsonlAppendOptions,
   JsonlReadOptions,
+  JsonlRepairOptions,
   JsonlWriteOptions,
   JsonReadOptions,
   JsonReplacer,
@@ -64,10 +72,13 @@ export type {
   JsonWriteOptions,
   Lock,
   LockOptions,
+  MoveOptions,
+  MoveReceipt,
   OwnBytes,
   Owner,
   ProgressOption,
   ReadOptions,
+  RepairReport,
   Safety,
   SymlinkPolicy,
   TextUpdateOptions,
@@ -85,7 +96,7 @@ export {
   type ParsePosition,
 } from "./errors.ts";
 
-/** The options that can be defaults: all but `fallback` and `onProgress`, which belong to one call. */
+/** The options that can be defaults: all but `fallback`, `onProgress` and `overwrite`, which belong to one call. */
 export interface DefaultOptions
   extends
     JsonWriteOptions,
@@ -94,6 +105,14 @@ export interface DefaultOptions
 
 /** The functions that {@linkcode withDefaults} binds. */
 export interface BoundFunctions {
+  /** As {@linkcode appendJsonl}. */
+  readonly appendJsonl: typeof appendJsonl;
+  /** As {@linkcode appendJsonlSync}. */
+  readonly appendJsonlSync: typeof appendJsonlSync;
+  /** As {@linkcode moveAtomic}. */
+  readonly moveAtomic: typeof moveAtomic;
+  /** As {@linkcode moveAtomicSync}. */
+  readonly moveAtomicSync: typeof moveAtomicSync;
   /** As {@linkcode openAtomicWriter}. */
   readonly openAtomicWriter: typeof openAtomicWriter;
   /** As {@linkcode openSnapshot}. */
@@ -114,6 +133,10 @@ export interface BoundFunctions {
   readonly readText: typeof readText;
   /** As {@linkcode readTextSync}. */
   readonly readTextSync: typeof readTextSync;
+  /** As {@linkcode repairJsonl}. */
+  readonly repairJsonl: typeof repairJsonl;
+  /** As {@linkcode repairJsonlSync}. */
+  readonly repairJsonlSync: typeof repairJsonlSync;
   /** As {@linkcode updateJsonAtomic}. */
   readonly updateJsonAtomic: typeof updateJsonAtomic;
   /** As {@linkcode updateJsonAtomicSync}. */
@@ -169,7 +192,22 @@ export function withDefaults(defaults: DefaultOptions): BoundFunctions {
   const jsonRead = knownTo("jsonRead", checked);
   const jsonlRead = knownTo("jsonlRead", checked);
   const jsonlWrite = knownTo("jsonlWrite", checked);
+  const jsonlAppend = knownTo("jsonlAppend", checked);
+  const jsonlRepair = knownTo("jsonlRepair", checked);
+  const move = knownTo("move", checked);
   return {
+    appendJsonl: (path, records, options) =>
+      promised(() => appendJsonl(path, records, merge(jsonlAppend, options))),
+    appendJsonlSync: (path, records, options) =>
+      appendJsonlSync(path, records, merge(jsonlAppend, options)),
+    moveAtomic: (from, to, options) =>
+      promised(() => moveAtomic(from, to, merge(move, options))),
+    moveAtomicSync: (from, to, options) =>
+      moveAtomicSync(from, to, merge(move, options)),
+    repairJsonl: (path, options) =>
+      promised(() => repairJsonl(path, merge(jsonlRepair, options))),
+    repairJsonlSync: (path, options) =>
+      repairJsonlSync(path, merge(jsonlRepair, options)),
     openAtomicWriter: (path, options) =>
       promised(() => openAtomicWriter(path, merge(bytesWrite, options))),
     openSnapshot: (path, options) =>

@@ -64,7 +64,10 @@ export class AtomicError extends Error {
    * - `false`: the old one; the file is untouched.
    * - `true`: the new one, but a power cut may still bring the old one back.
    * - `"unknown"`: either, and whole: the rename failed in a way that does not
-   *   tell whether it happened.
+   *   tell whether it happened. Of an append: the old one, and perhaps a part of
+   *   the new records, which could not be taken back.
+   *
+   * Of a move it tells whether the file has its new name.
    */
   readonly committed: boolean | "unknown";
 
@@ -105,7 +108,7 @@ export class PermissionScopeError extends AtomicError {
   override name = "PermissionScopeError";
 }
 
-/** The temporary file and the target are on different file systems (`"EXDEV"`). */
+/** The temporary file and the target, or the two names of a move, are on different file systems (`"EXDEV"`). */
 export class CrossDeviceError extends AtomicError {
   /** The name of the class. */
   override name = "CrossDeviceError";
@@ -117,7 +120,7 @@ export class TargetBusyError extends AtomicError {
   override name = "TargetBusyError";
 }
 
-/** `createNew` was asked for and the target exists (`"EEXIST"`). */
+/** The target exists, and `createNew` was asked for, or a move without `overwrite` (`"EEXIST"`). */
 export class AlreadyExistsError extends AtomicError {
   /** The name of the class. */
   override name = "AlreadyExistsError";
@@ -166,6 +169,35 @@ export class ParseError extends AtomicError implements ParsePosition {
     super(message, options);
     this.line = options.line;
     this.column = options.column;
+    this.byteOffset = options.byteOffset;
+  }
+}
+
+/** What a {@linkcode TornLineError} is made from. */
+export interface TornLineErrorOptions extends AtomicErrorOptions {
+  /** See {@linkcode TornLineError.byteOffset}. */
+  byteOffset: number;
+}
+
+/**
+ * The file to append to ends in a line without a newline that is no whole
+ * record, as a crash in the middle of an append leaves it (`"TORN"`). Nothing
+ * was written: `repairJsonl` cuts the line.
+ */
+export class TornLineError extends AtomicError {
+  /** The name of the class. */
+  override name = "TornLineError";
+  /** Where the line begins, in bytes from the start of the file. */
+  readonly byteOffset: number;
+
+  /**
+   * Makes the error.
+   *
+   * @param message What was found, and where.
+   * @param options Its fields.
+   */
+  constructor(message: string, options: TornLineErrorOptions) {
+    super(message, options);
     this.byteOffset = options.byteOffset;
   }
 }

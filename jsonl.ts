@@ -1,5 +1,6 @@
 /**
- * JSON lines: one JSON value on each line, written and read in a stream.
+ * JSON lines: one JSON value on each line, written and read in a stream, or
+ * appended to.
  *
  * @example Writing records, and reading them back
  * ```ts
@@ -17,7 +18,15 @@
  */
 
 import { describe } from "./_describe.ts";
+import type { Attempt } from "./_failure.ts";
 import { stringifyJson } from "./_json_text.ts";
+import {
+  atEnd,
+  atEndSync,
+  type Lines,
+  prepareAppend,
+  prepareRepair,
+} from "./_jsonl_append.ts";
 import {
   type LineRead,
   prepareLineRead,
@@ -25,9 +34,13 @@ import {
   readLinesSync,
 } from "./_jsonl_read.ts";
 import type {
+  AppendReceipt,
   FallbackOption,
+  JsonlAppendOptions,
   JsonlReadOptions,
+  JsonlRepairOptions,
   JsonlWriteOptions,
+  RepairReport,
   WriteReceipt,
 } from "./_options.ts";
 import { promised } from "./_promised.ts";
@@ -42,11 +55,14 @@ import {
 } from "./_write.ts";
 
 export type {
+  AppendReceipt,
   ChecksumAlgorithm,
   Durability,
   FallbackOption,
   Guarantee,
+  JsonlAppendOptions,
   JsonlReadOptions,
+  JsonlRepairOptions,
   JsonlWriteOptions,
   JsonReadOptions,
   JsonReplacer,
@@ -54,9 +70,11 @@ export type {
   JsonWriteOptions,
   Lock,
   LockOptions,
+  OwnBytes,
   Owner,
   ProgressOption,
   ReadOptions,
+  RepairReport,
   Safety,
   SymlinkPolicy,
   TextWriteOptions,
@@ -69,6 +87,8 @@ export {
   type AtomicErrorOptions,
   ParseError,
   type ParsePosition,
+  TornLineError,
+  type TornLineErrorOptions,
 } from "./errors.ts";
 
 /**
@@ -218,6 +238,180 @@ export function readJsonlSync<T = unknown>(
   return readLinesSync(prepareLines("readJsonlSync", path, options));
 }
 
+/**
+ * Appends records to a file of JSON lines, one line each, or makes the file.
+ * This is a weaker promise than that of `writeJsonlAtomic`, since the file is
+ * changed in place:
+ *
+ * - earlier records are intact after every crash, as far as the device does not
+ *   damage the rest of the block that it rewrites;
+ * - when the promise has resolved, a power cut leaves the records;
+ * - a crash before that leaves the first of the records, whole, and behind them
+ *   at most one torn line; of a large append, a file system that brings the end
+ *   of a file to the disk before the bytes in front of it may leave zeros there;
+ * - readers and snapshots may see a part of what is being appended.
+ *
+ * The records are encoded before the disk is touched, and written in one piece,
+ * under the lock of the file. An append that fails is taken back. A file that
+ * ends in a torn line is not appended to: `repairJsonl` cuts it. Where the last
+ * line is whole and only its newline is missing, that comes first.
+ *
+ * Appends take their places in call order, among the writes of the file. A
+ * synchronous write called while one waits comes first, and the append is
+ * rejected (code `"SUPERSEDED"`), nothing changed.
+ *
+ * On Deno it requires `--allow-read` and `--allow-write` for the directory of
+ * the file.
+ *
+ * @param path The file: a path or a `file:` URL.
+ * @param records The records: what `JSON.stringify` accepts, from an array or a
+ * generator.
+ * @param options How to append them.
+ * @returns What was appended, and how durably.
+ * @throws {TypeError} If an argument or an option is malformed.
+ * @throws {SerializationError} If a record has no JSON form. Nothing was written.
+ * @throws {TornLineError} If the file ends in a torn line, with its offset.
+ * @throws {LockTimeoutError} If its lock was not to be had in time.
+ * @throws {DurabilityError} If the records are in the file, and what follows failed.
+ * @throws {AtomicError} If anything else fails. `committed` is `false` where the
+ * file is as it was, and `"unknown"` where the append could not be taken back:
+ * only a full rewrite may follow.
+ *
+ * @example Usage
+ * ```ts
+ * import { appendJsonl, readJsonl } from "@aj/atomic/jsonl";
+ * import assert from "node:assert/strict";
+ *
+ * const path = `${await Deno.makeTempDir()}/events.jsonl`;
+ * await appendJsonl(path, [{ id: 1 }]);
+ * const receipt = await appendJsonl(path, [{ id: 2 }, { id: 3 }]);
+ * assert.equal(receipt.records, 2);
+ * assert.equal((await Array.fromAsync(readJsonl(path))).length, 3);
+ * ```
+ */
+export function appendJsonl(
+  path: string | URL,
+  records: Iterable<unknown>,
+  options: JsonlAppendOptions = {},
+): Promise<AppendReceipt> {
+  return promised(() =>
+    atEnd(
+      prepareAppend(
+        "appendJsonl",
+        path,
+        options,
+        (options, attempt) => encodeLines(records, options, attempt),
+      ),
+    )
+  );
+}
+
+/**
+ * The synchronous form of {@linkcode appendJsonl}. It cannot wait: where an
+ * asynchronous write, move or append of the file is under way in this thread, it
+ * throws (code `"PENDING"`, or `"LOCK_TIMEOUT"` where that holds the lock).
+ *
+ * On Deno it requires `--allow-read` and `--allow-write` for the directory of
+ * the file.
+ *
+ * @param path The file: a path or a `file:` URL.
+ * @param records The records, from an array or a generator.
+ * @param options How to append them.
+ * @returns What was appended, and how durably.
+ * @throws {TypeError} If an argument or an option is malformed.
+ * @throws {TornLineError} If the file ends in a torn line, with its offset.
+ * @throws {AtomicError} If it fails, as {@linkcode appendJsonl} does.
+ *
+ * @example Usage
+ * ```ts
+ * import { appendJsonlSync } from "@aj/atomic/jsonl";
+ *
+ * const path = `${Deno.makeTempDirSync()}/events.jsonl`;
+ * appendJsonlSync(path, [{ id: 1 }]);
+ * ```
+ */
+export function appendJsonlSync(
+  path: string | URL,
+  records: Iterable<unknown>,
+  options: JsonlAppendOptions = {},
+): AppendReceipt {
+  return atEndSync(
+    prepareAppend(
+      "appendJsonlSync",
+      path,
+      options,
+      (options, attempt) => encodeLines(records, options, attempt),
+    ),
+  );
+}
+
+/**
+ * Repairs the end of a file of JSON lines after a crash in the middle of an
+ * append. A last line without its newline is given it where the line is a whole
+ * object, array or string, and is cut where it is anything else: of a number or
+ * a word the rest may be missing. A file that ends in a newline is left alone.
+ *
+ * The end is all that is looked at: a broken line in the middle stays, and
+ * `readJsonl` tells of it.
+ *
+ * On Deno it requires `--allow-read` and `--allow-write` for the directory of
+ * the file.
+ *
+ * @param path The file: a path or a `file:` URL.
+ * @param options How to repair it.
+ * @returns What it found, and did.
+ * @throws {TypeError} If an argument or an option is malformed.
+ * @throws {NotFoundError} If the file does not exist.
+ * @throws {LockTimeoutError} If its lock was not to be had in time.
+ * @throws {AtomicError} If anything else fails.
+ *
+ * @example Usage
+ * ```ts
+ * import { repairJsonl } from "@aj/atomic/jsonl";
+ * import assert from "node:assert/strict";
+ *
+ * const path = `${await Deno.makeTempDir()}/events.jsonl`;
+ * await Deno.writeTextFile(path, '{"id":1}\n{"id":');
+ * const report = await repairJsonl(path);
+ * assert.equal(report.offset, 9);
+ * assert.equal(new TextDecoder().decode(report.cut), '{"id":');
+ * ```
+ */
+export function repairJsonl(
+  path: string | URL,
+  options: JsonlRepairOptions = {},
+): Promise<RepairReport> {
+  return promised(() => atEnd(prepareRepair("repairJsonl", path, options)));
+}
+
+/**
+ * The synchronous form of {@linkcode repairJsonl}.
+ *
+ * On Deno it requires `--allow-read` and `--allow-write` for the directory of
+ * the file.
+ *
+ * @param path The file: a path or a `file:` URL.
+ * @param options How to repair it.
+ * @returns What it found, and did.
+ * @throws {TypeError} If an argument or an option is malformed.
+ * @throws {AtomicError} If it fails, as {@linkcode repairJsonl} does.
+ *
+ * @example Usage
+ * ```ts
+ * import { repairJsonlSync } from "@aj/atomic/jsonl";
+ *
+ * const path = `${Deno.makeTempDirSync()}/events.jsonl`;
+ * Deno.writeTextFileSync(path, '{"id":1}');
+ * repairJsonlSync(path).completed; // true
+ * ```
+ */
+export function repairJsonlSync(
+  path: string | URL,
+  options: JsonlRepairOptions = {},
+): RepairReport {
+  return atEndSync(prepareRepair("repairJsonlSync", path, options));
+}
+
 function prepareLines<T>(
   operation: string,
   path: string | URL,
@@ -258,6 +452,42 @@ function prepareRecords(
     return bytes;
   };
   return { port, attempt, request, onProgress, encode };
+}
+
+/** All of them, each with its newline. */
+function encodeLines(
+  records: Iterable<unknown>,
+  options: JsonlAppendOptions,
+  attempt: Attempt,
+): Lines {
+  if (!isIterable(records) || isNoList(records)) {
+    throw new TypeError(
+      `Records to append must come from an array or a generator, for they are written in one piece: received ${
+        describe(records)
+      }`,
+    );
+  }
+  const { replacer, sortKeys, onLossy } = options;
+  const format = { replacer, sortKeys, onLossy, indent: 0 };
+  const parts: Uint8Array[] = [];
+  let lines = "";
+  let count = 0;
+  for (const record of records) {
+    lines += `${stringifyJson(record, format, attempt, `$[${count}]`)}\n`;
+    count++;
+    if (lines.length < BATCH_CHARACTERS) continue;
+    parts.push(encodeText(lines, attempt));
+    lines = "";
+  }
+  parts.push(encodeText(lines, attempt));
+  const length = parts.reduce((sum, part) => sum + part.length, 0);
+  const bytes = new Uint8Array(length);
+  let offset = 0;
+  for (const part of parts) {
+    bytes.set(part, offset);
+    offset += part.length;
+  }
+  return { bytes, records: count };
 }
 
 const BATCH_CHARACTERS = 32 * 1024;

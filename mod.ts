@@ -27,5 +27,6 @@ export * from "./guarantees.ts";
 export * from "./json.ts";
 export * from "./jsonl.ts";
 export * from "./lock.ts";
+export * from "./move.ts";
 export * from "./sweep.ts";
 export * from "./text.ts";

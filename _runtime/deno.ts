@@ -77,6 +77,8 @@ const sync: SystemCalls = {
       Deno.openSync(path, { write: true, createNew: true, mode }),
     ),
   open: (path) => new DenoFile(path, Deno.openSync(path)),
+  openAppend: (path) =>
+    new DenoFile(path, Deno.openSync(path, { read: true, append: true })),
   read(file, into, position) {
     if (position !== undefined) {
       handle(file).seekSync(position, Deno.SeekMode.Start);
@@ -95,6 +97,7 @@ const sync: SystemCalls = {
   fchmod: (file, mode) => Deno.chmodSync(file.path, mode),
   fchown: (file, uid, gid) => Deno.chownSync(file.path, uid, gid),
   fsync: (file) => handle(file).syncSync(),
+  truncate: (file, length) => handle(file).truncateSync(length),
   close: (file) => handle(file).close(),
   lstat: (path) => status(Deno.lstatSync(path)),
   readlink: (path) => Deno.readLinkSync(path),
@@ -117,6 +120,8 @@ const async: AsyncSystemCalls = {
       await Deno.open(path, { write: true, createNew: true, mode }),
     ),
   open: async (path) => new DenoFile(path, await Deno.open(path)),
+  openAppend: async (path) =>
+    new DenoFile(path, await Deno.open(path, { read: true, append: true })),
   async read(file, into, position) {
     if (position !== undefined) {
       await handle(file).seek(position, Deno.SeekMode.Start);
@@ -135,6 +140,7 @@ const async: AsyncSystemCalls = {
   fchmod: (file, mode) => Deno.chmod(file.path, mode),
   fchown: (file, uid, gid) => Deno.chown(file.path, uid, gid),
   fsync: (file) => handle(file).sync(),
+  truncate: (file, length) => handle(file).truncate(length),
   close: (file) => Promise.resolve(handle(file).close()),
   lstat: async (path) => status(await Deno.lstat(path)),
   readlink: (path) => Deno.readLink(path),

@@ -67,9 +67,13 @@ export function nodePort(): Port {
     }) ?? connecting(process.getBuiltinModule("node:sqlite"), "DatabaseSync")
   );
 
+  // "a+" would make what is missing.
+  const READ_APPEND = fs.constants.O_RDWR | fs.constants.O_APPEND;
+
   const sync: SystemCalls = {
     create: (path, mode) => new NodeFile(path, fs.openSync(path, "wx", mode)),
     open: (path) => new NodeFile(path, fs.openSync(path, "r")),
+    openAppend: (path) => new NodeFile(path, fs.openSync(path, READ_APPEND)),
     read: (file, into, position) =>
       fs.readSync(fd(file), into, 0, into.length, position ?? null),
     write: (file, bytes) => fs.writeSync(fd(file), bytes),
@@ -77,6 +81,7 @@ export function nodePort(): Port {
     fchmod: (file, mode) => fs.fchmodSync(fd(file), mode),
     fchown: (file, uid, gid) => fs.fchownSync(fd(file), uid, gid),
     fsync: (file) => fs.fsyncSync(fd(file)),
+    truncate: (file, length) => fs.ftruncateSync(fd(file), length),
     close: (file) => fs.closeSync(fd(file)),
     lstat: (path) => status(fs.lstatSync(path)),
     readlink: (path) => fs.readlinkSync(path),
@@ -100,6 +105,7 @@ export function nodePort(): Port {
   const fchmod = promisify(fs.fchmod);
   const fchown = promisify(fs.fchown);
   const fsync = promisify(fs.fsync);
+  const ftruncate = promisify(fs.ftruncate);
   const close = promisify(fs.close);
   const { lstat, readlink, mkdir, link, rename, unlink, readdir, statfs } =
     fs.promises;
@@ -109,6 +115,8 @@ export function nodePort(): Port {
     create: async (path, mode) =>
       new NodeFile(path, await open(path, "wx", mode)),
     open: async (path) => new NodeFile(path, await open(path, "r")),
+    openAppend: async (path) =>
+      new NodeFile(path, await open(path, READ_APPEND)),
     read: async (file, into, position) =>
       (await read(fd(file), into, 0, into.length, position ?? null)).bytesRead,
     write: async (file, bytes) =>
@@ -117,6 +125,7 @@ export function nodePort(): Port {
     fchmod: (file, mode) => fchmod(fd(file), mode),
     fchown: (file, uid, gid) => fchown(fd(file), uid, gid),
     fsync: (file) => fsync(fd(file)),
+    truncate: (file, length) => ftruncate(fd(file), length),
     close: (file) => close(fd(file)),
     lstat: async (path) => status(await lstat(path)),
     readlink: (path) => readlink(path),

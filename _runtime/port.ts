@@ -57,14 +57,17 @@ export interface SystemCalls {
   create(path: string, mode: number): OpenFile;
   /** `O_RDONLY`, of a file or a directory. */
   open(path: string): OpenFile;
+  /** `O_RDWR | O_APPEND`, of a file that is there: what is written goes to its end. */
+  openAppend(path: string): OpenFile;
   /** Reads once, at `position` or else at the handle's own; 0 at the end. */
   read(file: OpenFile, into: Uint8Array, position?: number): number;
-  /** Writes once at the handle's offset; may take fewer bytes than given. */
+  /** Writes once at the handle's offset, or at the end of a file opened to append; may take fewer bytes than given. */
   write(file: OpenFile, bytes: Uint8Array): number;
   fstat(file: OpenFile): FileStatus;
   fchmod(file: OpenFile, mode: number): void;
   fchown(file: OpenFile, uid: number, gid: number): void;
   fsync(file: OpenFile): void;
+  truncate(file: OpenFile, length: number): void;
   close(file: OpenFile): void;
   lstat(path: string): FileStatus;
   readlink(path: string): string;

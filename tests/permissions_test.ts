@@ -225,3 +225,46 @@ for (const name of ["readText", "readTextSync"]) {
       assert.ok(error?.message.includes(`add --allow-read=${path}`));
     }));
 }
+
+for (const suffix of ["", "Sync"]) {
+  test(`moveAtomic${suffix} on Deno needs read and write on both directories, and names what is missing`, () =>
+    inScratch(async (directory) => {
+      const [a, b] = [join(directory, "a"), join(directory, "b")];
+      mkdirSync(a);
+      mkdirSync(b);
+      const [from, to] = [join(a, "f"), join(b, "g")];
+      writeFileSync(from, "content");
+      const name = `moveAtomic${suffix}`;
+      const refused = await onDeno(scope(a), name, [from, to]);
+      assert.equal(refused.error?.name, "PermissionScopeError");
+      assert.equal(refused.error.committed, false);
+      const message = refused.error.message;
+      assert.ok(message.includes(`--allow-read=${b} --allow-write=${b}`));
+      assert.ok(!message.includes(`--allow-read=${a}`));
+      assert.equal(readFileSync(from, "utf8"), "content");
+      const both = scope(`${a},${b}`);
+      const moved = await onDeno(both, name, [from, to, { lock: true }]);
+      assert.equal(moved.error, undefined);
+      assert.equal(readFileSync(to, "utf8"), "content");
+      assert.deepEqual(readdirSync(a), []);
+    }));
+
+  test(`appendJsonl${suffix} on Deno needs read and write on the directory, and names what is missing`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      const name = `appendJsonl${suffix}`;
+      for (const records of [[1], [2]]) {
+        const done = await onDeno(scope(directory), name, [path, records]);
+        assert.equal(done.error, undefined);
+      }
+      assert.equal(readFileSync(path, "utf8"), "1\n2\n");
+      const refused = await onDeno(scope(path), name, [path, [3]]);
+      assert.equal(refused.error?.name, "PermissionScopeError");
+      assert.ok(refused.error.message.includes(`--allow-read=${directory} `));
+      assert.equal(readFileSync(path, "utf8"), "1\n2\n");
+      writeFileSync(path, "1\n{");
+      const repair = `repairJsonl${suffix}`;
+      await onDeno(scope(directory), repair, [path]);
+      assert.equal(readFileSync(path, "utf8"), "1\n");
+    }));
+}

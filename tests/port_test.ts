@@ -57,6 +57,16 @@ for (const [form, calls] of FORMS) {
       assert.equal(await calls.read(reading, room), 0);
       await calls.close(reading);
 
+      const appending = await calls.openAppend(path);
+      assert.equal(await calls.read(appending, room, 8), 2);
+      await calls.write(appending, bytes.subarray(0, 2));
+      assert.equal(readFileSync(path, "utf8"), "012345678901");
+      await calls.truncate(appending, 10);
+      await calls.write(appending, bytes.subarray(0, 1));
+      assert.equal(readFileSync(path, "utf8"), "01234567890");
+      await calls.truncate(appending, 10);
+      await calls.close(appending);
+
       await calls.link(path, join(directory, "g"));
       assert.equal((await calls.lstat(path)).nlink, 2);
       await calls.rename(join(directory, "g"), join(directory, "h"));

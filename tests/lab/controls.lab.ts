@@ -714,6 +714,225 @@ const CONTROLS: readonly Control[] = [
     testName:
       "whatever call fails, once, the doctor ends with a report and leaves nothing, unless it was the removal",
   },
+  {
+    breaks: "what is moved is not synced",
+    file: "_move.ts",
+    edits: [['      yield* blockingCall("fsync", file);\n', ""]],
+    testFile: "move_test.ts",
+    testName:
+      "sync: a move syncs the file first, then links, syncs, unlinks and syncs",
+  },
+  {
+    breaks: "the directory of the new name is not synced",
+    file: "_move.ts",
+    edits: [[
+      "    yield* syncSince(port, directories.to, to.directory, syncFailures.to);\n",
+      "",
+    ]],
+    testFile: "move_test.ts",
+    testName:
+      "async: a move that overwrites renames, and syncs both directories, that of the new name first",
+  },
+  {
+    breaks: "a move that must not overwrite renames",
+    file: "_move.ts",
+    edits: [['inlineCall("link", from, to)', 'inlineCall("rename", from, to)']],
+    testFile: "move_test.ts",
+    testName: "sync: what comes to the new name meanwhile is not overwritten",
+  },
+  {
+    breaks: "of two names of one file one is renamed to the other",
+    file: "_move.ts",
+    edits: [["isDone ? undefined : status,", "status,"]],
+    testFile: "move_test.ts",
+    testName: "sync: of two names of one file the old one is removed",
+  },
+  {
+    breaks: "another file that came to the old name is moved without a sync",
+    file: "_move.ts",
+    edits: [[
+      "if (isSame(status, yield* fileAt(path))) return status;",
+      "if (status.size >= 0) return status;",
+    ]],
+    testFile: "move_test.ts",
+    testName:
+      "sync: a file that replaces the old name while it is synced is synced too before it is moved",
+  },
+  {
+    breaks: "whatever came to the old name is removed",
+    file: "_move.ts",
+    edits: [[
+      'if (isSame(status, now)) yield* inlineCall("unlink", path);',
+      'if (now.size >= 0) yield* inlineCall("unlink", path);',
+    ]],
+    testFile: "move_test.ts",
+    testName: "async: a file that came to the old name after the link stays",
+  },
+  {
+    breaks: "a move heeds no lock that is lost",
+    file: "_move.ts",
+    edits: [[
+      "  for (const held of request.held) yield* checkHeld(held);\n",
+      "  if (request.held.length > 9) yield* checkHeld(request.held[0] as HeldLock);\n",
+    ]],
+    testFile: "move_test.ts",
+    testName: "sync: a lock that is removed by hand stops the move",
+  },
+  {
+    breaks: "a move takes its place among the writes of the old name alone",
+    file: "move.ts",
+    edits: [[
+      "    [from.path, to.path],\n    request,",
+      "    [from.path],\n    request,",
+    ]],
+    testFile: "move_test.ts",
+    testName: "moves and writes of the same files keep their call order",
+  },
+  {
+    breaks: "a move comes after a newer synchronous write",
+    file: "_order.ts",
+    edits: [[
+      "      for (const progress of progresses) progress.checkTurn();\n",
+      "      for (const progress of progresses) void progress.hasWaited;\n",
+    ]],
+    testFile: "move_test.ts",
+    testName:
+      "a move that a synchronous write overtakes is refused, and nothing is moved",
+  },
+  {
+    breaks: "a synchronous move does not look at what is under way",
+    file: "_order.ts",
+    edits: [[
+      '  if (line === undefined || line.entries.length === 0) return;\n  throw new Refusal(\n    "PENDING",',
+      '  if (line === undefined || line.entries.length < 99) return;\n  throw new Refusal(\n    "PENDING",',
+    ]],
+    testFile: "move_test.ts",
+    testName:
+      "a synchronous move is refused while an asynchronous call changes one of its files",
+  },
+  {
+    breaks: "moves take their locks in the order of their names",
+    file: "_under_lock.ts",
+    edits: [[
+      "one.place.path < other.place.path ? -1 : 1",
+      "one === other ? 1 : 0",
+    ]],
+    testFile: "move_test.ts",
+    testName: "opposite moves under locks do not wait for each other for ever",
+  },
+  {
+    breaks: "an append is not synced",
+    file: "_jsonl_append.ts",
+    edits: [[
+      'if (durability !== "none") yield* blockingCall("fsync", file);',
+      "",
+    ]],
+    testFile: "append_test.ts",
+    testName:
+      "sync: an append opens, looks, writes once, syncs, compares and closes",
+  },
+  {
+    breaks: "the end of the file is not looked at",
+    file: "_jsonl_append.ts",
+    edits: [[
+      '    if (tail.kind === "torn") throw new TornLine(tail.offset);\n',
+      "    if (tail.offset < 0) throw new TornLine(tail.offset);\n",
+    ]],
+    testFile: "append_test.ts",
+    testName:
+      "sync: cut at every byte of the last append, a file keeps its earlier records, and can be repaired and appended to",
+  },
+  {
+    breaks: "a number without a newline is taken for a whole record",
+    file: "_jsonl_tail.ts",
+    edits: [['/^[ \\t\\r]*[[{"]/', '/^[ \\t\\r]*[[{"1-9]/']],
+    testFile: "append_test.ts",
+    testName:
+      "sync: a last line that lacks only its newline is given it, others are torn",
+  },
+  {
+    breaks: "a failed append is not taken back",
+    file: "_jsonl_append.ts",
+    edits: [['    yield* blockingCall("truncate", file, size);\n', ""]],
+    testFile: "append_test.ts",
+    testName:
+      "async: a failed fsync is taken back, and leaves no hole in the middle",
+  },
+  {
+    breaks: "what others have appended is cut",
+    file: "_jsonl_append.ts",
+    edits: [[
+      "    if (now.size > size + taken) throw reason;\n",
+      "    if (now.size < 0) throw reason;\n",
+    ]],
+    testFile: "append_test.ts",
+    testName: "sync: what somebody else has appended behind it is not cut",
+  },
+  {
+    breaks: "nobody remembers that an append could not be taken back",
+    file: "_jsonl_append.ts",
+    edits: [[
+      'if (knownOf(port, end) !== "broken") return;',
+      "if (knownOf(port, end) !== undefined) return;",
+    ]],
+    testFile: "append_test.ts",
+    testName:
+      "sync: after a failure that cannot be taken back nothing is appended until the file is written anew",
+  },
+  {
+    breaks: "what was not synced before is forgotten",
+    file: "_jsonl_append.ts",
+    edits: [[
+      '  if (isLost) note(port, end, "broken");\n',
+      '  if (isLost && size < 0) note(port, end, "broken");\n',
+    ]],
+    testFile: "append_test.ts",
+    testName:
+      "sync: a sync that may have lost what an earlier append left unsynced makes no room for more",
+  },
+  {
+    breaks: "an append does not compare",
+    file: "_jsonl_append.ts",
+    edits: [[
+      "  if (isSame(status, yield* lstatIfPresent(path))) return;\n",
+      '  if (isSame(status, yield* lstatIfPresent(path)) || path !== "") return;\n',
+    ]],
+    testFile: "append_test.ts",
+    testName:
+      "sync: records that went to a file that was replaced meanwhile are an error",
+  },
+  {
+    breaks: "a short append is taken for a whole one",
+    file: "_jsonl_append.ts",
+    edits: [[
+      "      taken += count;",
+      "      taken += Math.max(count, rest.length);",
+    ]],
+    testFile: "append_test.ts",
+    testName: "sync: short writes are continued until every byte is taken",
+  },
+  {
+    breaks: "an append takes no place among the writes of its file",
+    file: "_order.ts",
+    edits: [[
+      '  if (line === undefined || line.entries.length === 0) return;\n  throw new Refusal(\n    "PENDING",',
+      '  if (line === undefined || line.entries.length < 99) return;\n  throw new Refusal(\n    "PENDING",',
+    ]],
+    testFile: "append_test.ts",
+    testName:
+      "an append that a synchronous write overtakes is refused, and a synchronous one does not overtake",
+  },
+  {
+    breaks: "records are appended to what a stranger has put there",
+    file: "_jsonl_append.ts",
+    edits: [[
+      "    if (isStrangers) {\n",
+      "    if (isStrangers && path === directory) {\n",
+    ]],
+    testFile: "append_test.ts",
+    testName:
+      "sync: what a stranger has put into a directory that everybody can write to is not appended to",
+  },
 ];
 
 /** Runs the named tests on the copy of the code there; the names of those that failed. */

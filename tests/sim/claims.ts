@@ -5,12 +5,24 @@
  * @module
  */
 
-import type { FoundNode } from "./crash.ts";
+import type { CrashModel, FoundNode } from "./crash.ts";
 import { lookUp, type View } from "./view.ts";
 
 /** What was found that must not be. */
 export class Violation extends Error {
   override name = "Violation";
+}
+
+/** What is claimed of a file, or of several. */
+export interface Claim {
+  /** The file, beside which there may be temporary ones. */
+  readonly path: string;
+  /** What of the past decides about the future. */
+  readonly key: string;
+  /** Somebody looks. */
+  observe(view: View): void;
+  /** Somebody looks after a crash. */
+  checkCrash(view: View, model: CrashModel): void;
 }
 
 /** A content that a file may come to have. */
@@ -28,7 +40,7 @@ interface Version {
 }
 
 /** One file, and the versions that it goes through. */
-export class FileClaim {
+export class FileClaim implements Claim {
   readonly path: string;
   readonly #legal: ReadonlyMap<string, Legal>;
   readonly #versions: Version[];

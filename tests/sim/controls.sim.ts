@@ -30,6 +30,14 @@ const CRASHES = "crash points: writeTextAtomicSync";
 const FAULTS = "each call fails: writeTextAtomicSync";
 
 const HELD_TWICE = /process\d holds it, and process\d/;
+const MOVES = "names: moveAtomicSync";
+const APPENDS = "names: appendJsonlSync";
+const MOVE_FSYNC = '      yield* blockingCall("fsync", file);\n';
+const SYNC_TO =
+  "    yield* syncSince(port, directories.to, to.directory, syncFailures.to);\n";
+const APPEND_FSYNC =
+  'if (durability !== "none") yield* blockingCall("fsync", file);';
+const TRUNCATE = '    yield* blockingCall("truncate", file, size);\n';
 
 const CONTROLS: readonly Control[] = [
   {
@@ -655,6 +663,153 @@ const CONTROLS: readonly Control[] = [
     }],
     exploration: "checksums: writeTextAtomic, as it is",
     finds: /the file holds "(?:old|second)\\n", and its sha256 says/,
+  },
+  {
+    breaks: "what is moved is not synced",
+    edits: [{ file: "_move.ts", find: MOVE_FSYNC, replace: "" }],
+    exploration: MOVES,
+    finds: /after a crash there is "" at \/[de]\/.*g/,
+  },
+  {
+    breaks: "the directory of the new name is not synced",
+    edits: [{ file: "_move.ts", find: SYNC_TO, replace: "" }],
+    exploration: MOVES,
+    finds: /has resolved, but after a crash there is|neither at \/d\/f nor at/,
+  },
+  {
+    breaks: "the old name is removed before the new one is on the disk",
+    edits: [
+      {
+        file: "_move.ts",
+        find:
+          "  if (isLinked) yield* removeOldName(from.path, status);\n  // Else",
+        replace: "  // Else",
+      },
+      {
+        file: "_move.ts",
+        find: "  if (directories.to !== undefined) {\n",
+        replace:
+          "  if (isLinked) yield* removeOldName(from.path, status);\n  if (directories.to !== undefined) {\n",
+      },
+    ],
+    exploration: MOVES,
+    finds: /neither at \/d\/f nor at/,
+  },
+  {
+    breaks: "the directory of the old name is not synced",
+    edits: [{
+      file: "_move.ts",
+      find:
+        "    yield* syncSince(port, handle, from.directory, syncFailures.from);\n",
+      replace: "",
+    }],
+    exploration: MOVES,
+    finds: /has resolved, but after a crash there is "moved" and "moved"/,
+  },
+  {
+    breaks: "an ordered move does not sync the directories that it makes",
+    edits: [{
+      file: "_move.ts",
+      find: 'return request.durability === "ordered" && unlinks',
+      replace: 'return request.durability === "none" && unlinks',
+    }],
+    exploration: MOVES,
+    finds: /neither at \/d\/f nor at/,
+  },
+  {
+    breaks: "a move that is made again trusts a sync after one that has failed",
+    edits: [{
+      file: "_move.ts",
+      find: "to: status && lastSyncFailure(port, to.directory),",
+      replace: "to: lastSyncFailure(port, to.directory),",
+    }],
+    exploration: MOVES,
+    finds: /neither at \/d\/f nor at/,
+  },
+  {
+    breaks: "a move that must not overwrite renames",
+    edits: [{
+      file: "_move.ts",
+      find: 'inlineCall("link", from, to)',
+      replace: 'inlineCall("rename", from, to)',
+    }],
+    exploration: "processes: two files moved to one name",
+    finds: /neither at \/d\/[fh] nor at/,
+  },
+  {
+    breaks: "a move that has failed after its link says that nothing was done",
+    edits: [{
+      file: "_move.ts",
+      find: "    if (progress.isCommitted && error",
+      replace: "    if (progress === undefined && error",
+    }],
+    exploration: MOVES,
+    finds: /committed is false/,
+  },
+  {
+    breaks: "an append is not synced",
+    edits: [{ file: "_jsonl_append.ts", find: APPEND_FSYNC, replace: "" }],
+    exploration: APPENDS,
+    finds: /after a crash \/d\/f has lost a record/,
+  },
+  {
+    breaks: "a failed sync of an append is tried again",
+    edits: [{
+      file: "_jsonl_append.ts",
+      find: APPEND_FSYNC,
+      replace:
+        `try { ${APPEND_FSYNC} } catch { yield* blockingCall("fsync", file); }`,
+    }],
+    exploration: APPENDS,
+    finds: /after a crash \/d\/f has lost a record/,
+  },
+  {
+    breaks: "an append that has failed is not taken back",
+    edits: [{ file: "_jsonl_append.ts", find: TRUNCATE, replace: "" }],
+    exploration: APPENDS,
+    finds: /committed is false/,
+  },
+  {
+    breaks: "an append follows one that could not be taken back",
+    edits: [{
+      file: "_jsonl_append.ts",
+      find: 'if (knownOf(port, end) !== "broken") return;',
+      replace: "if (port !== undefined) return;",
+    }],
+    exploration: APPENDS,
+    finds: /a receipt: |after a crash \/d\/f has/,
+  },
+  {
+    breaks: "a missing file is made in place",
+    edits: [{
+      file: "_jsonl_append.ts",
+      find: "      if (target.absent) {\n",
+      replace:
+        '      if (target.absent) {\n        yield* call("close", yield* call("create", target.path, 0o666));\n        continue;\n',
+    }],
+    exploration: APPENDS,
+    finds: /a receipt: |committed is false/,
+  },
+  {
+    breaks: "the directory of a file that somebody else has made is not synced",
+    edits: [{
+      file: "_jsonl_append.ts",
+      find:
+        "        yield* syncSince(port, directory, target.directory, syncFailure);\n",
+      replace: "",
+    }],
+    exploration: APPENDS,
+    finds: /after a crash \/d\/f has lost a record/,
+  },
+  {
+    breaks: "a repair does not sync what it has cut",
+    edits: [{
+      file: "_jsonl_append.ts",
+      find: '    if (kind === "torn") yield* blockingCall("fsync", file);\n',
+      replace: "",
+    }],
+    exploration: "names: repairJsonlSync",
+    finds: /has more than was promised/,
   },
 ];
 

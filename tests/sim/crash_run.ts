@@ -168,7 +168,8 @@ function told(settled: Settled): string {
   return `resolved ${JSON.stringify(settled.receipt)}`;
 }
 
-function caught(body: () => void): Violation | undefined {
+/** The violation that `body` ends in. */
+export function caught(body: () => void): Violation | undefined {
   try {
     body();
     return undefined;
@@ -178,10 +179,11 @@ function caught(body: () => void): Violation | undefined {
   }
 }
 
-async function onPort(
+/** Runs `body` on the port. */
+export async function onPort<T>(
   port: MachinePort,
-  body: () => Promise<WriteReceipt | undefined>,
-): Promise<Settled> {
+  body: () => Promise<T>,
+): Promise<{ readonly receipt: T } | { readonly error: unknown }> {
   const before = currentPort();
   substitutePort(port);
   try {
@@ -253,7 +255,7 @@ function checkKept(
 }
 
 /** Far more than any operation makes. */
-const MOST_CALLS = 1000;
+export const MOST_CALLS = 1000;
 
 const ABORTED = new Error("aborted by the test");
 
@@ -389,8 +391,8 @@ function checkOutcome(
 const EQUIVALENT = ["UNSUPPORTED_ENVIRONMENT", "SHORT_WRITE"];
 
 /** Temporary files that may stay: where removing them failed, and the error says so. */
-function leftovers(
-  settled: Settled,
+export function leftovers(
+  settled: object,
   injected: readonly { code: string; call: SimulatedCall }[],
 ): string[] {
   const message = "error" in settled ? String(settled.error) : "";

@@ -7,7 +7,12 @@
 
 import type { SystemCalls } from "../../_runtime/port.ts";
 import type { CrashBounds } from "./crash.ts";
-import { crashRun, type Finding, type Run } from "./crash_run.ts";
+import {
+  crashRun,
+  type Finding,
+  type Run,
+  type RunResult,
+} from "./crash_run.ts";
 import type { Fault } from "./machine_port.ts";
 import type { Tally } from "./report.ts";
 
@@ -15,12 +20,14 @@ import type { Tally } from "./report.ts";
 const CODES: Readonly<Record<keyof SystemCalls, readonly string[]>> = {
   create: ["EACCES", "EDQUOT", "EIO", "EMFILE", "ENFILE", "ENOSPC", "EROFS"],
   open: ["EACCES", "EIO", "EMFILE"],
+  openAppend: ["EACCES", "EIO", "EMFILE", "EROFS"],
   read: ["EIO"],
   write: ["EDQUOT", "EIO", "ENOSPC"],
   fstat: ["EIO"],
   fchmod: ["EIO", "EPERM"],
   fchown: ["EIO", "EPERM"],
   fsync: ["EDQUOT", "EIO", "ENOSPC"],
+  truncate: ["EIO"],
   close: ["EIO"],
   lstat: ["EACCES", "EIO"],
   readlink: ["EACCES", "EIO"],
@@ -68,7 +75,17 @@ export async function failEach(
   tally: Tally,
   bounds: CrashBounds,
 ): Promise<Finding | undefined> {
-  const { calls, finding } = await crashRun(run, tally, bounds);
+  return await failEachOf(
+    (fault) =>
+      crashRun(fault === undefined ? run : { ...run, fault }, tally, bounds),
+  );
+}
+
+/** Runs something with each failure there is. */
+export async function failEachOf(
+  runWith: (fault?: Run["fault"]) => Promise<RunResult>,
+): Promise<Finding | undefined> {
+  const { calls, finding } = await runWith();
   if (finding !== undefined) return finding;
   for (const [index, { name }] of calls.entries()) {
     const faults: Fault[] = CODES[name].map((code) => ({
@@ -79,17 +96,13 @@ export async function failEach(
     for (const fault of faults) {
       for (const extent of EXTENTS) {
         if (fault.isDone && extent !== "once") continue;
-        const failing: Run = {
-          ...run,
-          fault: (call, now) => {
-            const isMeant = now === index || now > index &&
-                (extent === "all from then on" ||
-                  extent === "the same call from then on" &&
-                    call.name === name);
-            return isMeant && call.name !== "sleep" ? fault : undefined;
-          },
-        };
-        const { finding } = await crashRun(failing, tally, bounds);
+        const { finding } = await runWith((call, now) => {
+          const isMeant = now === index || now > index &&
+              (extent === "all from then on" ||
+                extent === "the same call from then on" &&
+                  call.name === name);
+          return isMeant && call.name !== "sleep" ? fault : undefined;
+        });
         if (finding === undefined) continue;
         const done = fault.isDone ? ", although it was done" : "";
         return {

@@ -9,7 +9,7 @@
 
 import { substitutePort } from "../../_runtime/current.ts";
 import { type Call, type Protocol, SystemCallError } from "../../_protocol.ts";
-import { type FileClaim, Violation } from "./claims.ts";
+import { type Claim, FileClaim, Violation } from "./claims.ts";
 import type { CrashBounds } from "./crash.ts";
 import { hash } from "./hash.ts";
 import type { Finding } from "./crash_run.ts";
@@ -60,7 +60,7 @@ export interface Scenario {
   readonly states?: number;
   /** Builds the same machine each time. */
   build(): {
-    scene: Scene;
+    scene: Scene<Claim>;
     actors: readonly Actor[];
     /** What it keeps itself of the past, as a text. */
     key?(): string;
@@ -176,7 +176,7 @@ class Running {
 
 /** A scenario under way. */
 export class World {
-  readonly scene: Scene;
+  readonly scene: Scene<Claim>;
   readonly #trace: (readonly [SimulatedCall | string, outcome: string])[] = [];
   readonly running: Running[];
   kills = 0;
@@ -239,8 +239,8 @@ export class World {
   /** The claim about a file. */
   claim(path: string): FileClaim {
     const claim = this.scene.claims.find((claim) => claim.path === path);
-    if (claim === undefined) throw new Error(`No claim about ${path}`);
-    return claim;
+    if (claim instanceof FileClaim) return claim;
+    throw new Error(`No claim about ${path}`);
   }
 
   /** What has happened, as a person reads it. */

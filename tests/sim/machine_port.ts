@@ -195,6 +195,7 @@ export class MachinePort implements Port {
   readonly #raw: SystemCalls = {
     create: (path, mode) => this.process.create(path, mode),
     open: (path) => this.process.open(path),
+    openAppend: (path) => this.process.openAppend(path),
     read: (file, into, position) =>
       this.process.read(descriptor(file), into, position),
     write: (file, bytes) => this.process.write(descriptor(file), bytes),
@@ -202,6 +203,7 @@ export class MachinePort implements Port {
     fchmod: (file, mode) => this.process.chmod(descriptor(file), mode),
     fchown: (file, uid, gid) => this.process.chown(descriptor(file), uid, gid),
     fsync: (file) => this.process.fsync(descriptor(file)),
+    truncate: (file, length) => this.process.truncate(descriptor(file), length),
     close: (file) => this.process.close(descriptor(file)),
     lstat: (path) => {
       const status = statusOf(this.process.lstat(path));

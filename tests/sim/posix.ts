@@ -57,6 +57,8 @@ export interface Descriptor {
   readonly path: string;
   readonly inode: Inode;
   readonly writable: boolean;
+  /** Whether all that is written goes to the end, wherever that is by then. */
+  readonly appends: boolean;
   offset: number;
   isOpen: boolean;
 }
@@ -311,9 +313,19 @@ export class Process {
     const { inode } = this.#find("open", path, true);
     if (inode === undefined) throw new PosixError("ENOENT", "open", path);
     this.#checkAccess("open", path, inode, append ? 0o2 : 0o4);
-    const opened = this.#open(path, inode, append);
-    if (append) opened.offset = inode.bytes.length;
-    return opened;
+    return this.#open(path, inode, append, append);
+  }
+
+  /** Opens what is there to read it and to append to it. */
+  openAppend(path: string): Descriptor {
+    this.#checkDescriptors("open", path);
+    const { inode } = this.#find("open", path, true);
+    if (inode === undefined) throw new PosixError("ENOENT", "open", path);
+    if (inode.kind === "directory") {
+      throw new PosixError("EISDIR", "open", path);
+    }
+    this.#checkAccess("open", path, inode, 0o6);
+    return this.#open(path, inode, true, true);
   }
 
   read(file: Descriptor, into: Uint8Array, position?: number): number {
@@ -330,6 +342,7 @@ export class Process {
   write(file: Descriptor, bytes: Uint8Array): number {
     this.#checkOpen("write", file);
     if (!file.writable) throw new PosixError("EBADF", "write", file.path);
+    if (file.appends) file.offset = file.inode.bytes.length;
     const taken = this.#machine.write(file.inode, file.offset, bytes);
     const isRefused = taken === 0 && bytes.length > 0;
     if (isRefused && this.#machine.limits.writeBytes > 0) {
@@ -523,8 +536,13 @@ export class Process {
     return this.#machine.create(directory, name, id, kind, metadata, text);
   }
 
-  #open(path: string, inode: Inode, writable: boolean): Descriptor {
-    const file = { path, inode, writable, offset: 0, isOpen: true };
+  #open(
+    path: string,
+    inode: Inode,
+    writable: boolean,
+    appends = false,
+  ): Descriptor {
+    const file = { path, inode, writable, appends, offset: 0, isOpen: true };
     inode.opened++;
     this.descriptors.add(file);
     return file;

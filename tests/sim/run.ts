@@ -15,9 +15,11 @@ import process from "node:process";
 import { CHECKSUM_FORMS, checksumRuns } from "./checksum_run.ts";
 import type { CrashBounds } from "./crash.ts";
 import { crashRun, type Finding } from "./crash_run.ts";
-import { abortAtEach, failEach } from "./faults.ts";
+import { abortAtEach, failEach, failEachOf } from "./faults.ts";
 import { type Bounds, explore, type Scenario } from "./interleave.ts";
 import { LARGE_LOCK_SCENARIOS, LOCK_SCENARIOS } from "./lock_scenarios.ts";
+import { OPERATIONS, runOperation } from "./name_operations.ts";
+import { MOVE_SCENARIOS } from "./name_scenarios.ts";
 import { FORMS, OPTIONS, READS, SITUATIONS } from "./operations.ts";
 import { exploreRealm, type RealmBounds } from "./realm.ts";
 import { REALM_SCENARIOS, SLOW_REALM_SCENARIOS } from "./realm_scenarios.ts";
@@ -168,10 +170,33 @@ async function exploreChecksums(): Promise<void> {
   }
 }
 
+/** By the function that is called, each in all its situations. */
+async function exploreNames(): Promise<void> {
+  heading("Moves, appends, repairs: crash points, and each call fails");
+  const forms = Map.groupBy(
+    OPERATIONS,
+    ({ name }) => /^\w+/.exec(name)?.[0] ?? name,
+  );
+  for (const [form, operations] of forms) {
+    if (!isChosen(`names: ${form}`)) continue;
+    const tally = new Tally(form);
+    let found: Finding | undefined;
+    for (const operation of operations) {
+      const run = (fault?: Parameters<typeof runOperation>[3]) =>
+        runOperation(operation, tally, CRASHES, fault);
+      found ??= operation.fails ? await failEachOf(run) : (await run()).finding;
+    }
+    report(tally, found);
+  }
+}
+
 function exploreProcesses(): void {
   heading("Interleavings of processes, of which one may be killed");
-  const scenarios = isShort ? SCENARIOS : [...SCENARIOS, ...LARGE_SCENARIOS];
-  exploreEach("processes", scenarios);
+  exploreEach("processes", [
+    ...SCENARIOS,
+    ...MOVE_SCENARIOS,
+    ...(isShort ? [] : LARGE_SCENARIOS),
+  ]);
 }
 
 function exploreLocks(): void {
@@ -220,6 +245,7 @@ await exploreCrashes();
 await exploreFaults();
 await exploreAborts();
 await exploreChecksums();
+await exploreNames();
 exploreProcesses();
 exploreLocks();
 exploreUpdates();

@@ -5,7 +5,12 @@
  * @module
  */
 
-import { checkInnocent, type FileClaim, Violation } from "./claims.ts";
+import {
+  checkInnocent,
+  type Claim,
+  type FileClaim,
+  Violation,
+} from "./claims.ts";
 import {
   CRASH_MODELS,
   type CrashBounds,
@@ -24,11 +29,11 @@ import {
 } from "./view.ts";
 
 /** What is looked at. */
-export interface Scene {
+export interface Scene<C extends Claim = FileClaim> {
   /** What is done there: the same disk counts once for each. */
   readonly operation: string;
   readonly machine: Machine;
-  readonly claims: readonly FileClaim[];
+  readonly claims: readonly C[];
   /** Other files, by path, with what they hold. */
   readonly innocents: ReadonlyMap<string, string>;
   /** All paths that there may be, but for temporary files beside the targets. */
@@ -47,7 +52,7 @@ export const TEMPORARY: RegExp =
   /^\..*\.\d+\.[\da-f]{8}-[\da-f]{4}-4[\da-f]{3}-[\da-f]{4}-[\da-f]{12}\.tmp$/;
 
 /** Looks at the living machine. */
-export function lookAlive(scene: Scene): void {
+export function lookAlive(scene: Scene<Claim>): void {
   const view = liveView(scene.machine);
   for (const claim of scene.claims) claim.observe(view);
   checkSurroundings(scene, view);
@@ -55,7 +60,7 @@ export function lookAlive(scene: Scene): void {
 
 /** Looks at what a crash would leave now. */
 export function lookAfterCrash(
-  { machine: { disk }, ...scene }: Scene,
+  { machine: { disk }, ...scene }: Scene<Claim>,
   tally: Tally,
   bounds: CrashBounds,
 ): void {
@@ -66,7 +71,7 @@ export function lookAfterCrash(
     for (const image of crashImages(disk, model, bounds)) {
       const view = crashView(image);
       try {
-        for (const claim of scene.claims) claim.checkCrash(view);
+        for (const claim of scene.claims) claim.checkCrash(view, model);
         checkSurroundings(scene, view);
       } catch (error) {
         if (!(error instanceof Violation)) throw error;
@@ -81,7 +86,7 @@ export function lookAfterCrash(
 
 /** What is left once everything has come to its end: no temporary files, but for those that were told; what passes, only where somebody was killed. */
 export function lookAtTheEnd(
-  scene: Scene,
+  scene: Scene<Claim>,
   told: readonly string[],
   isKilled = false,
 ): void {
@@ -100,7 +105,7 @@ export function lookAtTheEnd(
 
 function checkSurroundings(
   { claims, innocents, paths, passing, isSecret, check }: Omit<
-    Scene,
+    Scene<Claim>,
     "machine"
   >,
   view: View,

@@ -1,0 +1,127 @@
+/**
+ * The end of a file of JSON lines: whether its last line has its newline, and if
+ * not, whether it is whole all the same. Read backwards from the end, in bounded
+ * memory.
+ *
+ * @module
+ */
+
+import type { OwnBytes } from "./_options.ts";
+import { blockingCall, call, type Protocol, Refusal } from "./_protocol.ts";
+import type { OpenFile } from "./_runtime/port.ts";
+
+/** How a file ends. */
+export interface Tail {
+  /** Whether the last line has its newline, has none and is whole, or is torn. */
+  readonly kind: "ended" | "whole" | "torn";
+  /** Where a line begins that has no newline; else the end of the file. */
+  readonly offset: number;
+}
+
+/** A last line that is no whole record. */
+export class TornLine extends Refusal {
+  readonly byteOffset: number;
+
+  constructor(byteOffset: number) {
+    super(
+      "TORN",
+      `its last line, from byte ${byteOffset} on, has no newline and is no whole object, array or string, so that it may be torn: cut it with repairJsonl, then append again`,
+    );
+    this.byteOffset = byteOffset;
+  }
+}
+
+const NEWLINE = 0x0a;
+const CHUNK_BYTES = 64 * 1024;
+/** A longer line without its newline is not looked at as a whole. */
+const LONGEST_LINE = 64 * 1024 * 1024;
+
+/** Looks at the end of a file of `size` bytes. */
+export function* inspectTail(file: OpenFile, size: number): Protocol<Tail> {
+  const ended: Tail = { kind: "ended", offset: size };
+  if (size === 0) return ended;
+  const last = new Uint8Array(1);
+  // What was appended last is in memory as a rule.
+  yield* call("read", file, last, size - 1);
+  if (last[0] === NEWLINE) return ended;
+  const offset = yield* lineStart(file, size);
+  const isWhole = yield* isWholeRecord(file, offset, size);
+  if (isWhole === undefined) return ended;
+  return { kind: isWhole ? "whole" : "torn", offset };
+}
+
+/** Reads from `offset` until `into` is full or the file ends. */
+export function* readAt(
+  file: OpenFile,
+  into: OwnBytes,
+  offset: number,
+): Protocol<OwnBytes> {
+  let length = 0;
+  while (length < into.length) {
+    const rest = into.subarray(length);
+    const count = yield* blockingCall("read", file, rest, offset + length);
+    if (count === 0) break;
+    length += count;
+  }
+  return into.subarray(0, length);
+}
+
+/** Behind the last newline. */
+function* lineStart(file: OpenFile, size: number): Protocol<number> {
+  const chunk = new Uint8Array(CHUNK_BYTES);
+  for (let end = size; end > 0;) {
+    const start = Math.max(0, end - CHUNK_BYTES);
+    const bytes = yield* readAt(file, chunk.subarray(0, end - start), start);
+    const index = bytes.lastIndexOf(NEWLINE);
+    if (index !== -1) return start + index + 1;
+    end = start;
+  }
+  return 0;
+}
+
+/** Of a number or a word the rest may be missing, of these the end is seen; `undefined` of a line with nothing in it. */
+function* isWholeRecord(
+  file: OpenFile,
+  offset: number,
+  size: number,
+): Protocol<boolean | undefined> {
+  // Cheap: zeros, as a crash may leave many, are told by the first.
+  const ends = new Uint8Array(CHUNK_BYTES);
+  const text = textOf(yield* readAt(file, ends, offset), offset, true);
+  if (text === "" && size - offset <= CHUNK_BYTES) return undefined;
+  if (!/^[ \t\r]*[[{"]/.test(text ?? "")) return false;
+  if (size - offset > LONGEST_LINE) {
+    throw new Refusal(
+      "TOO_LARGE",
+      `its last line, from byte ${offset} on, has no newline, and with ${
+        size - offset
+      } bytes is too long to tell whether it is whole: write the file anew with writeJsonlAtomic`,
+    );
+  }
+  const bytes = yield* readAt(file, new Uint8Array(size - offset), offset);
+  const line = textOf(bytes, offset, false);
+  if (line === undefined) return false;
+  try {
+    JSON.parse(line);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** `undefined` of what is no UTF-8. A byte order mark may be at the start of a file, and nowhere else. */
+function textOf(
+  bytes: Uint8Array,
+  offset: number,
+  isPart: boolean,
+): string | undefined {
+  const decoder = new TextDecoder("utf-8", {
+    fatal: true,
+    ignoreBOM: offset > 0,
+  });
+  try {
+    return decoder.decode(bytes, { stream: isPart });
+  } catch {
+    return undefined;
+  }
+}

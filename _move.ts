@@ -1,0 +1,406 @@
+/**
+ * The move protocol: a file gets another name, in the same directory or in
+ * another one of the same file system. It is never copied.
+ *
+ * ```text
+ * find      from is a file; links, missing parents of to
+ * sync      open from, fsync it, close it         what is renamed unsynced may be empty after a power cut
+ *           open both directories                 to sync them later
+ * commit    are the locks still ours?             only where they are held
+ *           is from still the file that was synced?
+ *           link from as to                       fails where to exists
+ *           rename from to to                     instead, with overwrite
+ * confirm   fsync the directory of to
+ *           is from still the same file?
+ *           unlink from                           only after a link
+ *           fsync the directory of from
+ * ```
+ *
+ * What a crash leaves, at every point: the whole file at `from`, at `to`, or at
+ * both.
+ *
+ * - *before the commit*: at `from`, and `to` is as it was.
+ * - *between link and unlink*: at both; one file with two names, whose link
+ *   count is 2 meanwhile. The same move, made again, finds that `to` is the file
+ *   itself and removes `from`. The directory of `to` is synced before `from` is
+ *   removed, or a power cut could take both names.
+ * - *after a rename that is not synced*: at either; between two directories this
+ *   relies on the file system to make a rename one step on the disk, as those
+ *   with a journal do.
+ * - *confirmed*: at `to`.
+ *
+ * Another process that replaces `from` between the last look at it and the
+ * `unlink`, the next system call, loses what it has written: only a lock that
+ * both take excludes that.
+ *
+ * @module
+ */
+
+import { CHANGED_NOTHING } from "./_core.ts";
+import {
+  type DirectoryRequest,
+  openToSync,
+  plannedDirectory,
+  syncMadeDirectories,
+} from "./_directories.ts";
+import { checkHeld, type HeldLock } from "./_lock.ts";
+import type { MoveReceipt, SymlinkPolicy } from "./_options.ts";
+import { directoryOf, joinPath, nameOf } from "./_path.ts";
+import {
+  attempt,
+  blockingCall,
+  call,
+  closing,
+  failedWith,
+  inlineCall,
+  type Protocol,
+  Refusal,
+  SystemCallError,
+} from "./_protocol.ts";
+import { retrying } from "./_retry.ts";
+import type { FileStatus, Host, OpenFile, Port } from "./_runtime/port.ts";
+import { lastSyncFailure, syncSince } from "./_sync_failures.ts";
+import {
+  locateAgain,
+  locateTarget,
+  lstatIfPresent,
+  type Target,
+  type TargetRequest,
+} from "./_target.ts";
+
+/** A move, with every option decided. */
+export interface MoveRequest extends DirectoryRequest {
+  /** Absolute. */
+  readonly from: string;
+  /** Absolute. */
+  readonly to: string;
+  readonly symlinks: SymlinkPolicy;
+  readonly overwrite: boolean;
+  /** The locks that it is made under. */
+  readonly held: readonly HeldLock[];
+}
+
+/** The two names of a move. */
+export interface Route {
+  readonly from: Name;
+  readonly to: Target;
+}
+
+interface Name {
+  readonly path: string;
+  readonly directory: string;
+}
+
+/** Both names, links resolved; nothing is made, and nothing need be there yet. */
+export function* locateRoute(
+  port: Port,
+  request: MoveRequest,
+): Protocol<Route> {
+  const { from } = request;
+  const { path: directory } = yield* plannedDirectory(
+    port,
+    { ...request, parents: true },
+    directoryOf(port, from),
+  );
+  const path = joinPath(port, directory, nameOf(port, from));
+  const to = yield* locateTarget(port, targetRequest(request));
+  if (path === to.path) throw new Refusal("SAME_FILE", "both are one name");
+  return { from: { path, directory }, to };
+}
+
+/** Gives the file its new name; `checkTurn` is called just before. */
+export function* move(
+  port: Port,
+  request: MoveRequest,
+  located: Route,
+  checkTurn: () => void,
+): Protocol<MoveReceipt> {
+  request.signal?.throwIfAborted();
+  const { from } = located;
+  // Before parents are made for what cannot be moved.
+  const found = yield* fileAt(from.path);
+  const { overwrite } = request;
+  const making = placingRequest(request, !overwrite);
+  const to = yield* locateAgain(port, targetRequest(making), located.to);
+  refuseExisting(request, found, to);
+  // Of two names of one file a rename removes none.
+  const unlinks = !overwrite || isSame(found, to.existing);
+  const placing = placingRequest(request, unlinks);
+  yield* syncMadeDirectories(port, placing, to.directory);
+  const route = { from, to };
+  const directories = yield* retrying(
+    port,
+    request,
+    () => openDirectories(port, request, placing, route),
+  );
+  const progress = { isCommitted: false };
+  try {
+    return yield* closing(
+      directories.to,
+      () =>
+        closing(directories.from, function* () {
+          const status = yield* syncSource(port, request, from.path);
+          const isDone = isSame(status, to.existing);
+          const commitment = yield* commit(
+            port,
+            request,
+            route,
+            isDone ? undefined : status,
+            checkTurn,
+          );
+          progress.isCommitted = true;
+          yield* confirm(port, request, route, directories, commitment, status);
+          return {
+            from: from.path,
+            to: to.path,
+            bytes: status.size,
+            fileSynced: request.durability !== "none",
+            directorySynced: request.durability === "full" &&
+              directories.to !== undefined,
+            replaced: !to.absent && !isDone,
+          };
+        }),
+    );
+  } catch (error) {
+    if (progress.isCommitted && error instanceof SystemCallError) {
+      error.committed = true;
+    }
+    throw error;
+  }
+}
+
+/** What the new name needs: it must be on the disk before the old one is unlinked, or a power cut could take both. */
+function placingRequest(request: MoveRequest, unlinks: boolean): MoveRequest {
+  return request.durability === "ordered" && unlinks
+    ? { ...request, durability: "full" }
+    : request;
+}
+
+function targetRequest(request: MoveRequest): TargetRequest {
+  return { ...request, path: request.to, createNew: false };
+}
+
+/** What is to be moved, or why it cannot be. */
+function* fileAt(path: string): Protocol<FileStatus> {
+  const status = yield* lstatIfPresent(path);
+  switch (status?.kind) {
+    case "file":
+      return status;
+    case undefined:
+      throw new Refusal("ENOENT", `"${path}" does not exist`);
+    case "directory":
+      throw new Refusal(
+        "EISDIR",
+        `"${path}" is a directory, and only a file is moved: move its files, or rename it with the functions of the runtime`,
+      );
+    case "symlink":
+      // Behind another name its text may lead elsewhere, and it cannot be synced.
+      throw new Refusal(
+        "ELOOP",
+        `"${path}" is a symbolic link: name the file that it leads to`,
+      );
+    default:
+      throw new Refusal(
+        "NOT_A_FILE",
+        `"${path}" is a device, a pipe or a socket`,
+      );
+  }
+}
+
+function refuseExisting(
+  { overwrite }: MoveRequest,
+  source: FileStatus,
+  { absent, existing }: Target,
+): void {
+  // The same file: of a move that was cut off between its link and its unlink.
+  if (overwrite || absent || isSame(source, existing)) return;
+  throw exists();
+}
+
+function exists(): Refusal {
+  return new Refusal(
+    "EEXIST",
+    "something has the new name already: move it to another one, or with overwrite: true",
+  );
+}
+
+function isSame(one: FileStatus, other: FileStatus | undefined): boolean {
+  return one.dev === other?.dev && one.ino === other.ino;
+}
+
+interface Directories {
+  readonly to: OpenFile | undefined;
+  /** None where it is the same one. */
+  readonly from: OpenFile | undefined;
+}
+
+/** Both or none: moves that each hold one descriptor and wait for a second would wait for each other. */
+function* openDirectories(
+  host: Host,
+  request: MoveRequest,
+  placing: MoveRequest,
+  { from, to }: Route,
+): Protocol<Directories> {
+  request.signal?.throwIfAborted();
+  const opened = yield* openToSync(host, placing, to.directory);
+  if (from.directory === to.directory) return { to: opened, from: undefined };
+  try {
+    return {
+      to: opened,
+      from: yield* openToSync(host, request, from.directory),
+    };
+  } catch (error) {
+    if (opened !== undefined) yield* attempt(call("close", opened));
+    throw error;
+  }
+}
+
+/** Syncs the file, and tells which one that was. */
+function* syncSource(
+  port: Port,
+  request: MoveRequest,
+  path: string,
+): Protocol<FileStatus> {
+  if (request.durability === "none") return yield* fileAt(path);
+  for (;;) {
+    request.signal?.throwIfAborted();
+    // Windows syncs only what may be written.
+    const file = yield* retrying(
+      port,
+      request,
+      () => call(port.windows ? "openAppend" : "open", path),
+    );
+    const status = yield* closing(file, function* () {
+      // Without it, a power cut after the rename may leave an empty file.
+      yield* blockingCall("fsync", file);
+      return yield* call("fstat", file);
+    });
+    // Another one, that somebody has put there meanwhile, is not synced.
+    if (isSame(status, yield* fileAt(path))) return status;
+  }
+}
+
+/** How the file got its new name; what else was changed by it. */
+interface Commitment {
+  /** Whether the old name is still to be removed. */
+  readonly isLinked: boolean;
+  /** The last failed syncs before. */
+  readonly syncFailures: {
+    readonly to: SystemCallError | undefined;
+    readonly from: SystemCallError | undefined;
+  };
+}
+
+/** `status` is that of the file; none where it has the new name already. */
+function* commit(
+  port: Port,
+  request: MoveRequest,
+  { from, to }: Route,
+  status: FileStatus | undefined,
+  checkTurn: () => void,
+): Protocol<Commitment> {
+  for (const held of request.held) yield* checkHeld(held);
+  // The last chance: from here on the move cannot be taken back.
+  request.signal?.throwIfAborted();
+
+  // --- A checksum sidecar of the file is to be dealt with here: all has been
+  // --- checked, and nothing has changed.
+
+  const syncFailures = {
+    // A name that was there before may have been lost by any failed sync.
+    to: status && lastSyncFailure(port, to.directory),
+    from: lastSyncFailure(port, from.directory),
+  };
+  if (status === undefined) {
+    checkTurn();
+    return { isLinked: true, syncFailures };
+  }
+  const { overwrite } = request;
+  yield* retrying(port, request, function* () {
+    checkTurn();
+    // Inline: on another thread it could come after a newer write.
+    yield* overwrite
+      ? renameOver(from.path, to.path, status)
+      : linkNew(from.path, to.path, status);
+  });
+  return { isLinked: !overwrite, syncFailures };
+}
+
+function* renameOver(
+  from: string,
+  to: string,
+  status: FileStatus,
+): Protocol<void> {
+  try {
+    yield* inlineCall("rename", from, to);
+  } catch (error) {
+    if (!(error instanceof SystemCallError)) throw error;
+    if (failedWith(error, "ENOENT") && (yield* isAt(to, status))) return;
+    if (!failedWith(error, ...CHANGED_NOTHING)) error.committed = "unknown";
+    throw error;
+  }
+}
+
+/** Whether it is there although the call failed: by a server whose first answer was lost, or by another task that makes the same move. */
+function* isAt(path: string, status: FileStatus): Protocol<boolean> {
+  try {
+    return isSame(status, yield* lstatIfPresent(path));
+  } catch (error) {
+    if (!(error instanceof SystemCallError)) throw error;
+    return false;
+  }
+}
+
+/** Unlike rename, fails where something has the new name. */
+function* linkNew(
+  from: string,
+  to: string,
+  status: FileStatus,
+): Protocol<void> {
+  try {
+    yield* inlineCall("link", from, to);
+  } catch (error) {
+    if (!(error instanceof SystemCallError)) throw error;
+    if (failedWith(error, "EEXIST")) {
+      if (yield* isAt(to, status)) return;
+      throw exists();
+    }
+    if (!failedWith(error, ...CHANGED_NOTHING)) error.committed = "unknown";
+    throw error;
+  }
+}
+
+/** Waits until a power cut cannot bring the file back to its old name. */
+function* confirm(
+  port: Port,
+  request: MoveRequest,
+  { from, to }: Route,
+  directories: Directories,
+  { isLinked, syncFailures }: Commitment,
+  status: FileStatus,
+): Protocol<void> {
+  if (directories.to !== undefined) {
+    yield* syncSince(port, directories.to, to.directory, syncFailures.to);
+  }
+  if (isLinked) yield* removeOldName(from.path, status);
+  // Else its sync above has covered the old name as well.
+  const isToSync = isLinked || directories.from !== undefined;
+  const handle = directories.from ?? directories.to;
+  if (request.durability !== "full" || handle === undefined) return;
+  if (isToSync) {
+    yield* syncSince(port, handle, from.directory, syncFailures.from);
+  }
+  // Once more: another task may have removed and made them meanwhile.
+  yield* syncMadeDirectories(port, request, to.directory);
+}
+
+/** Only of the file that was moved: what somebody has put there since stays. */
+function* removeOldName(path: string, status: FileStatus): Protocol<void> {
+  try {
+    // Inline, both: nothing of this thread may come in between.
+    const now = yield* inlineCall("lstat", path);
+    if (isSame(status, now)) yield* inlineCall("unlink", path);
+  } catch (error) {
+    if (!failedWith(error, "ENOENT")) throw error;
+  }
+}

@@ -1,6 +1,7 @@
 /**
  * Which checksum a write keeps: the one that its caller names, or the one that
- * the file has. Either is written under the file's lock.
+ * the file has. Either is written under the file's lock, and chosen when the
+ * write's turn has come.
  *
  * @module
  */
@@ -8,7 +9,7 @@
 import type { ChecksumAlgorithm } from "./_options.ts";
 import { type Protocol, Refusal } from "./_protocol.ts";
 import type { Host } from "./_runtime/port.ts";
-import { sidecarsOf } from "./_sidecar.ts";
+import { ownSidecars } from "./_sidecar.ts";
 
 /** What the option `checksum` of a write says. */
 export type ChecksumWish =
@@ -22,25 +23,27 @@ interface ChoiceRequest {
 }
 
 /**
- * The files that this realm writes a checksum of, or is about to: a later write
- * must wait for the same lock, or it would come before that one.
+ * How many calls of this realm are under way that keep a checksum of a file: a
+ * later write must wait for the same lock, or it would come before them.
  */
-const expectedByHost = new WeakMap<Host, Set<string>>();
+const expectedByHost = new WeakMap<Host, Map<string, number>>();
 
-/** More are forgotten, the oldest first. */
-const MOST_EXPECTED = 10_000;
-
-/** Takes note that the file will have a checksum. */
-export function expectChecksum(host: Host, file: string): void {
+/** Takes note of such a call; what is returned ends the note. */
+export function expectChecksum(host: Host, file: string): () => void {
   let expected = expectedByHost.get(host);
-  if (expected === undefined) {
-    expectedByHost.set(host, expected = new Set());
-  }
-  expected.delete(file);
-  expected.add(file);
-  if (expected.size <= MOST_EXPECTED) return;
-  const [oldest] = expected;
-  if (oldest !== undefined) expected.delete(oldest);
+  if (expected === undefined) expectedByHost.set(host, expected = new Map());
+  const counts = expected;
+  counts.set(file, (counts.get(file) ?? 0) + 1);
+  return () => {
+    const left = (counts.get(file) ?? 0) - 1;
+    if (left > 0) counts.set(file, left);
+    else counts.delete(file);
+  };
+}
+
+/** Whether such a call is under way. */
+export function isExpected(host: Host, file: string): boolean {
+  return expectedByHost.get(host)?.has(file) ?? false;
 }
 
 /** Whether a write that names no checksum must take the lock all the same. */
@@ -49,8 +52,16 @@ export function* isChecksummed(
   file: string,
   request: ChoiceRequest,
 ): Protocol<boolean> {
-  if (expectedByHost.get(host)?.has(file)) return true;
-  return (yield* sidecarsOf(host, file, request)).length > 0;
+  return isExpected(host, file) || (yield* hasChecksum(host, file, request));
+}
+
+/** Whether this library keeps a checksum of the file. */
+export function* hasChecksum(
+  host: Host,
+  file: string,
+  request: ChoiceRequest,
+): Protocol<boolean> {
+  return (yield* ownSidecars(host, file, request)).length > 0;
 }
 
 /** The checksum to write; `false` to remove what is there, `undefined` where there is none. */
@@ -62,13 +73,9 @@ export function* chooseChecksum(
 ): Protocol<ChecksumAlgorithm | false | undefined> {
   if (wish === true) return "sha256";
   if (typeof wish === "string") return wish;
-  const [strongest] = yield* sidecarsOf(host, file, request);
-  if (strongest === undefined) {
-    expectedByHost.get(host)?.delete(file);
-    return undefined;
-  }
-  if (wish === false) return false;
-  return strongest.algorithm === "sha1" ? "sha256" : strongest.algorithm;
+  const [strongest] = yield* ownSidecars(host, file, request);
+  if (strongest === undefined) return undefined;
+  return wish === false ? false : strongest.algorithm;
 }
 
 /** Why a write cannot go on whose file got a checksum after it had begun without. */

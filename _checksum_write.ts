@@ -8,7 +8,7 @@ import { replaceSidecar, type WriteRequest } from "./_core.ts";
 import { runAsync, runSync } from "./_drive.ts";
 import { type Attempt, explain } from "./_failure.ts";
 import type { ChecksumWriteOptions, WriteReceipt } from "./_options.ts";
-import { enterLine, isLineBusy } from "./_order.ts";
+import { enterLine, refusePending } from "./_order.ts";
 import { type Protocol, Refusal } from "./_protocol.ts";
 import type { Port } from "./_runtime/port.ts";
 import {
@@ -65,12 +65,7 @@ export function writeSidecarSync(
   );
   try {
     return underLockSync(port, attempt, request, (request) => {
-      if (isLineBusy(port, request.path)) {
-        throw new Refusal(
-          "BUSY",
-          "this realm is writing it: wait for that first",
-        );
-      }
+      refusePending(port, request.path);
       runSync(port, replaceOwn(port, request));
       return runSync(port, readOwn(port, request));
     });
@@ -100,7 +95,7 @@ function* replaceOwn(
 ): Protocol<WriteReceipt> {
   const target = yield* resolveTarget(port, request);
   const { path, existing } = target;
-  const algorithm = request.checksum || "sha256";
+  const algorithm = algorithmOf(request);
   const digest = yield* currentDigest(port, path, algorithm, request);
   if (digest === undefined) throw new Refusal("ENOENT", "it does not exist");
   // No previous one: what is there now is right, and nothing else.
@@ -111,15 +106,19 @@ function* replaceOwn(
     target,
     algorithm,
     digests,
-    existing?.mode,
+    { mode: existing?.mode, owner: existing },
   );
   yield* removeSidecars(port, request, target, algorithm);
   return receipt;
 }
 
 function* readOwn(port: Port, request: WriteRequest): Protocol<Sidecar> {
-  const algorithm = request.checksum || "sha256";
+  const algorithm = algorithmOf(request);
   const sidecar = yield* readSidecar(port, request.path, algorithm, request);
   if (sidecar !== undefined) return sidecar;
   throw new Refusal("CHECKSUM_MISSING", "its checksum was removed meanwhile");
+}
+
+function algorithmOf({ wanted }: WriteRequest): "sha256" | "sha512" {
+  return typeof wanted === "string" ? wanted : "sha256";
 }

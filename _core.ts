@@ -34,6 +34,7 @@
  * @module
  */
 
+import type { ChecksumWish } from "./_checksum_choice.ts";
 import { openToSync, syncMadeDirectories } from "./_directories.ts";
 import { HASHED_AT_ONCE } from "./_hashing.ts";
 import { checkHeld, type HeldLock } from "./_lock.ts";
@@ -92,7 +93,9 @@ import {
 export interface WriteRequest extends TargetRequest, MetadataRequest {
   /** The lock that it is made under. */
   readonly held: HeldLock | undefined;
-  /** The checksum to put beside the target, under a lock; `false` removes what is there. */
+  /** What the caller says of a checksum. */
+  readonly wanted: ChecksumWish;
+  /** What becomes of it, once that is chosen under the lock: it is written, or `false`, removed. */
   readonly checksum: ChecksumAlgorithm | false | undefined;
 }
 
@@ -201,7 +204,7 @@ export function* append(
     } else {
       // A copy: bytes that are changed after they were hashed would be taken
       // for damage as soon as they are read.
-      const copy = piece.slice();
+      const copy = new Uint8Array(piece);
       hash.update(copy);
       yield* appendPiece(write, copy);
     }
@@ -308,7 +311,7 @@ function* commitChecksum(
   write: StagedWrite,
   kept: ChecksumAlgorithm | false,
 ): Protocol<void> {
-  const { port, request, target, hash, intended: { mode } } = write;
+  const { port, request, target, hash, intended } = write;
   const { path } = target;
   if (request.createNew && (yield* exists(path))) {
     throw new Refusal("EEXIST", "it exists, and createNew asks for a new file");
@@ -318,7 +321,7 @@ function* commitChecksum(
       const digest = write.digest = hash.digest();
       const previous = yield* previousDigests(port, path, kept, request);
       const digests = { digest, previous };
-      yield* replaceSidecar(port, request, target, kept, digests, mode);
+      yield* replaceSidecar(port, request, target, kept, digests, intended);
       // Too late for an abort: the checksum is another one.
       write.request = { ...request, signal: undefined };
     }
@@ -337,7 +340,7 @@ export function* replaceSidecar(
   target: Target,
   algorithm: ChecksumAlgorithm,
   digests: Digests,
-  mode: number | undefined,
+  { mode, owner }: Pick<IntendedMetadata, "mode" | "owner">,
 ): Protocol<WriteReceipt> {
   // What is not ours stays.
   yield* readSidecar(port, target.path, algorithm, request);
@@ -346,18 +349,24 @@ export function* replaceSidecar(
   const sidecar: WriteRequest = {
     ...request,
     path: sidecarPath(target.path, algorithm),
-    // Who may not read the content may not guess at it either.
-    mode: mode === undefined ? undefined : mode & READ_AND_WRITE,
+    // Who may not read the content may not guess at it either; but its owner
+    // must be able to look, or he could not write the file any more.
+    mode: mode === undefined ? undefined : mode & READ_AND_WRITE | OWNER_READS,
     symlinks: "reject",
     createNew: false,
+    wanted: undefined,
     checksum: undefined,
     durability: request.durability === "none" ? "none" : "full",
   };
   const bytes = new TextEncoder().encode(text);
+  const place = yield* resolveTarget(port, sidecar);
+  // As if it replaced one of the content's owner.
+  const existing = place.existing ?? target.existing;
+  const like = existing && { ...existing, ...owner, nlink: 1, size: 0 };
   return yield* replace(
     port,
     sidecar,
-    yield* resolveTarget(port, sidecar),
+    { ...place, existing: like },
     (write) => append(write, bytes),
     ALONE,
   );
@@ -406,6 +415,7 @@ export function* discard(
 }
 
 const READ_AND_WRITE = 0o666;
+const OWNER_READS = 0o400;
 
 /** A write that no other one has to do with. */
 const ALONE: Company = {

@@ -199,6 +199,13 @@ function diagnose(
       ];
     }
   }
+  if (syscall === "rename" && code === "ENOENT" && attempt.access === "write") {
+    return [
+      NotFoundError,
+      code,
+      "its temporary file, or its directory, was removed by somebody else (ENOENT)",
+    ];
+  }
   if (syscall === "rename" && code === "EBUSY") {
     return [
       TargetBusyError,

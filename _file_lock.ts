@@ -33,6 +33,8 @@ export interface WantedLock {
   readonly request: TargetRequest;
   readonly place: LockPlace;
   readonly timeoutMs: number;
+  /** Whether that counts anew when another task of this realm has had it: who names no time waits as long as there is progress. */
+  readonly isPatient: boolean;
 }
 
 /** What is waited for where the caller does not say. */
@@ -43,7 +45,7 @@ export function wantLock(
   port: Port,
   attempt: Attempt,
   request: TargetRequest,
-  timeoutMs: number = TIMEOUT_MS,
+  timeoutMs?: number,
 ): WantedLock {
   request.signal?.throwIfAborted();
   const located = locateTarget(port, {
@@ -52,19 +54,27 @@ export function wantLock(
     retryMs: 0,
   });
   const { path } = runInline(port, located);
-  return { port, attempt, request, place: lockPlace(port, path), timeoutMs };
+  return {
+    port,
+    attempt,
+    request,
+    place: lockPlace(port, path),
+    timeoutMs: timeoutMs ?? TIMEOUT_MS,
+    isPatient: timeoutMs === undefined,
+  };
 }
 
 /** Waits for the lock; `undefined` if it was not to be had in time. */
 export async function tryFor(
   wanted: WantedLock,
 ): Promise<FileLock | undefined> {
-  const { port, request, place, timeoutMs } = wanted;
+  const { port, request, place, timeoutMs, isPatient } = wanted;
   const { retryMs, signal } = request;
-  const deadline = port.now() + timeoutMs;
-  const mine = await turn(port, place.path, timeoutMs, signal);
+  const begun = port.now();
+  const mine = await turn(port, place.path, { timeoutMs, isPatient, signal });
   if (mine === undefined) return undefined;
   try {
+    const deadline = (isPatient ? port.now() : begun) + timeoutMs;
     const patience = { deadline, retryMs, signal };
     const held = await runAsync(port, takeKernelLock(wanted, patience));
     if (held !== undefined) return new FileLock(wanted, held, mine);

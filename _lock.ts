@@ -361,7 +361,12 @@ export function* removeOthers(
   own: OwnLink,
 ): Protocol<void> {
   for (const { path } of yield* candidates(host, place)) {
-    if (path !== own.path) yield* unlinkIfPresent(path);
+    if (path === own.path) continue;
+    const status = yield* lstatIfPresent(path);
+    // Whatever else has such a name is none of ours.
+    if (status?.kind === "file" && status.size === 0) {
+      yield* unlinkIfPresent(path);
+    }
   }
 }
 
@@ -382,7 +387,8 @@ export interface Candidate {
   readonly path: string;
 }
 
-const OWN_LINK = /^\.(\d+)\.(\d{1,15})\.[\da-f-]{36}$/;
+const OWN_LINK =
+  /^\.(\d+)\.(\d{1,15})\.[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}$/;
 
 /** The name of the lock file to which this is a second name; `undefined` where it is none. */
 export function lockFileOf(name: string): string | undefined {

@@ -13,7 +13,11 @@ export interface Turn {
 }
 
 /** The tasks that want one lock; the first has the turn. */
-type Line = (() => void)[];
+interface Line {
+  readonly tasks: (() => void)[];
+  /** When the first became another one, in the milliseconds of the port. */
+  changedAt: number;
+}
 
 const linesByPort = new WeakMap<Port, Map<string, Line>>();
 
@@ -28,12 +32,19 @@ export function turnAtOnce(port: Port, path: string): Turn | undefined {
   return linesOf(port).has(path) ? undefined : enter(port, path, () => {});
 }
 
-/** Waits for the turn; `undefined` if it has not come in so many milliseconds. */
+/** How long to wait for the turn. */
+interface Waiting {
+  readonly timeoutMs: number;
+  /** Whether the time begins anew when the turn has gone from one to the next. */
+  readonly isPatient: boolean;
+  readonly signal: AbortSignal | undefined;
+}
+
+/** Waits for the turn; `undefined` if it has not come in time. */
 export async function turn(
   port: Port,
   path: string,
-  timeoutMs: number,
-  signal: AbortSignal | undefined,
+  { timeoutMs, isPatient, signal }: Waiting,
 ): Promise<Turn | undefined> {
   signal?.throwIfAborted();
   const free = turnAtOnce(port, path);
@@ -43,7 +54,17 @@ export async function turn(
   >();
   const onTurn = () => resolve(mine);
   const mine = enter(port, path, onTurn);
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const wait = (ms: number) => {
+    // Longer than a timer can be: never.
+    if (ms < 2 ** 31) timer = setTimeout(giveUp, ms);
+  };
   const giveUp = () => {
+    const line = linesOf(port).get(path);
+    const left = isPatient && line !== undefined
+      ? line.changedAt + timeoutMs - port.now()
+      : 0;
+    if (left > 0) return wait(left);
     mine.end();
     resolve(undefined);
   };
@@ -52,8 +73,7 @@ export async function turn(
     reject(signal?.reason);
   };
   signal?.addEventListener("abort", onAbort, { once: true });
-  // Longer than a timer can be: never.
-  const timer = timeoutMs < 2 ** 31 ? setTimeout(giveUp, timeoutMs) : undefined;
+  wait(timeoutMs);
   try {
     return await promise;
   } finally {
@@ -65,9 +85,9 @@ export async function turn(
 /** Joins the line; `onTurn` is called when it has become the first. */
 function enter(port: Port, path: string, onTurn: () => void): Turn {
   const lines = linesOf(port);
-  let line = lines.get(path);
-  if (line === undefined) lines.set(path, line = []);
-  const tasks = line;
+  const line = lines.get(path) ?? { tasks: [], changedAt: port.now() };
+  lines.set(path, line);
+  const { tasks } = line;
   tasks.push(onTurn);
   return {
     end() {
@@ -75,8 +95,12 @@ function enter(port: Port, path: string, onTurn: () => void): Turn {
       if (index === -1) return;
       tasks.splice(index, 1);
       const [next] = tasks;
-      if (next === undefined) lines.delete(path);
-      else if (index === 0) next();
+      if (next === undefined) {
+        lines.delete(path);
+      } else if (index === 0) {
+        line.changedAt = port.now();
+        next();
+      }
     },
   };
 }

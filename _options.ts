@@ -60,7 +60,9 @@ export interface Lock extends AsyncDisposable {
 /** How to wait for a lock. */
 export interface LockOptions {
   /**
-   * How long to wait, in milliseconds; 0 asks once.
+   * How long to wait, in milliseconds; 0 asks once. Without it 10 000, which
+   * count anew whenever a task of the same thread has had the lock: among many
+   * that all get on nobody gives up.
    *
    * @default {10000}
    */

@@ -74,11 +74,6 @@ export function enterLine(
   });
 }
 
-/** Whether writes of `path` are under way. */
-export function isLineBusy(port: Port, path: string): boolean {
-  return linesOf(port).has(path);
-}
-
 /**
  * Does something else with files than to replace one: when its turn has come
  * among the writes of each. The places are taken at the call, in all lines at

@@ -43,15 +43,19 @@ export function* readWhole(
   return yield* closing(file, () => readToEnd(read, size, request));
 }
 
-/** Reads an open file from its beginning to its end. */
+/** Reads an open file from its beginning to its end; each piece is shown to `look` as it comes. */
 export function* readFrom(
   file: OpenFile,
   request: ReadRequest,
+  look: (piece: Uint8Array) => void = () => {},
 ): Protocol<OwnBytes> {
   const { size } = yield* call("fstat", file);
   refuseLarger(size, request);
-  const read = (into: Uint8Array, position: number) =>
-    blockingCall("read", file, into, position);
+  function* read(into: Uint8Array, position: number): Protocol<number> {
+    const count = yield* blockingCall("read", file, into, position);
+    look(into.subarray(0, count));
+    return count;
+  }
   return yield* readToEnd(read, size, request);
 }
 

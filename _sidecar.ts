@@ -27,7 +27,7 @@ import {
 } from "./_protocol.ts";
 import { readWhole } from "./_read_file.ts";
 import { retrying } from "./_retry.ts";
-import type { Host } from "./_runtime/port.ts";
+import { type Host, NOT_CAPABLE } from "./_runtime/port.ts";
 import { lastSyncFailure, syncSince } from "./_sync_failures.ts";
 import { lstatIfPresent, type Target } from "./_target.ts";
 
@@ -68,6 +68,18 @@ export function sidecarPath(
   return `${path}.${algorithm}`;
 }
 
+/** The checksums that this library keeps of a file. */
+export function* ownSidecars(
+  host: Host,
+  file: string,
+  request: SidecarRequest,
+): Protocol<Sidecar[]> {
+  const found = yield* sidecarsOf(host, file, request);
+  // One that somebody has published says what the content should be, and is not
+  // ours to change.
+  return found.filter(({ id }) => id !== undefined);
+}
+
 /** The checksums that a file has, the strongest first. */
 export function* sidecarsOf(
   host: Host,
@@ -96,7 +108,7 @@ export function* readSidecar(
     "FOREIGN_CHECKSUM",
     `"${
       sidecarPath(file, algorithm)
-    }" is not the checksum of this file and no other: find out what it is, and move it away`,
+    }" is not the checksum of this file and no other, or may not be read: find out what it is, and move it away`,
   );
 }
 
@@ -121,6 +133,8 @@ function* findSidecar(
   } catch (error) {
     // A file may have a name that leaves no room for that of its checksum.
     if (failedWith(error, "ENOENT", "ENAMETOOLONG")) return undefined;
+    // Ours belongs to the owner of the file.
+    if (failedWith(error, "EACCES", "EPERM", NOT_CAPABLE)) return "foreign";
     throw error;
   }
   const text = new TextDecoder().decode(bytes);
@@ -142,7 +156,7 @@ function parse(
     line !== "" && !line.startsWith("#")
   );
   const [, mark = "", found = "", named] =
-    /^(\\?)([0-9a-f]+) [ *](.*)$/i.exec(line ?? "") ?? [];
+    /^(\\?)([0-9a-f]+) [ *](?:\.\/)?(.*)$/is.exec(line ?? "") ?? [];
   const digest = found.toLowerCase();
   const isOurs = named === escaped(name) && others.length === 0 &&
     mark === (named === name ? "" : "\\");
@@ -164,7 +178,10 @@ export function sidecarText(
 ): string {
   const shown = escaped(name);
   return [
-    `${shown === name ? "" : "\\"}${digest}  ${shown}`,
+    // A "-" would be the standard input.
+    `${shown === name ? "" : "\\"}${digest}  ${
+      name === "-" ? "./" : ""
+    }${shown}`,
     ...previous.map((old) => `# previous=${old}`),
     ...(id === undefined ? [] : [`# id=${id}`]),
     "",
@@ -195,7 +212,7 @@ export function* previousDigests(
       ? [current]
       : [old.digest, ...old.previous].slice(0, MOST_PREVIOUS);
   }
-  for (const other of yield* sidecarsOf(host, file, request)) {
+  for (const other of yield* ownSidecars(host, file, request)) {
     const digest = yield* currentDigest(host, file, other.algorithm, request);
     if (digest === undefined || !isNamed(other, digest)) return [];
   }
@@ -226,7 +243,7 @@ export function* removeSidecars(
   { path, directory }: Target,
   kept: ChecksumAlgorithm | false,
 ): Protocol<void> {
-  const found = yield* sidecarsOf(host, path, request);
+  const found = yield* ownSidecars(host, path, request);
   const removed = found.filter(({ algorithm }) => algorithm !== kept);
   if (removed.length === 0) return;
   const failure = lastSyncFailure(host, directory);

@@ -103,7 +103,10 @@ export class StreamWrite {
       symlinks: "replace",
       demand: MET,
     } as const;
-    const isKept = isChecksummed(this.#port, path, request);
+    const isKept = isChecksummed(this.#port, path, {
+      ...request,
+      retryMs: 0,
+    });
     return runInline(this.#port, isKept) ? locking(found) : found;
   }
 
@@ -124,13 +127,9 @@ export class StreamWrite {
   /** Puts it into place when its turn has come and all is `appended`, or discards it. */
   async commit(
     appended: Promise<unknown>,
-    { held, checksum }: WriteRequest,
+    { held }: WriteRequest,
   ): Promise<WriteReceipt> {
-    // A digest of what is written already cannot be begun any more.
-    if (checksum && checksum !== this.#write.request.checksum) {
-      throw checksumCameMeanwhile();
-    }
-    this.#write.request = { ...this.#write.request, held, checksum };
+    this.#write.request = { ...this.#write.request, held };
     const { durability, createNew, signal } = this.#request;
     let isPerformed = false;
     try {
@@ -161,6 +160,7 @@ export class StreamWrite {
     return complete(this.#write, function* (write) {
       for (const piece of gatherer.rest()) yield* append(write, piece);
       yield* lookAgain(write);
+      yield* chooseAgain(write);
     }, company);
   }
 
@@ -168,6 +168,16 @@ export class StreamWrite {
   discard(reason: unknown): Promise<SystemCallError | undefined> {
     return runAsync(this.#port, discard(this.#write, reason));
   }
+}
+
+/** Its checksum, now that its turn has come: a digest of what is written already cannot be begun any more. */
+function* chooseAgain(write: StagedWrite): Protocol<void> {
+  const { port, request, target: { path } } = write;
+  const { held, wanted } = request;
+  const checksum = yield* chooseChecksum(port, path, wanted, request);
+  const isNew = checksum !== request.checksum;
+  if (checksum && (isNew || held === undefined)) throw checksumCameMeanwhile();
+  write.request = { ...request, checksum: held && checksum };
 }
 
 /** The first calls of a write whose bytes arrive in parts. */

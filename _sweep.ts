@@ -52,10 +52,11 @@ export interface Swept {
 }
 
 /** Sweeps. */
-export async function sweep(task: Sweep): Promise<Swept> {
-  const { port } = task;
+export async function sweep(given: Sweep): Promise<Swept> {
+  const { port } = given;
   const swept: Swept = { removed: [], kept: [] };
-  const names = await runAsync(port, call("readdir", task.attempt.path));
+  const task = { ...given, directory: await runAsync(port, realPath(given)) };
+  const names = await runAsync(port, call("readdir", task.directory));
   await runAsync(port, sweepFiles(task, names, swept));
   for (const wanted of locksIn(task, names)) {
     task.signal?.throwIfAborted();
@@ -75,10 +76,11 @@ export async function sweep(task: Sweep): Promise<Swept> {
 }
 
 /** The same, blocking. */
-export function sweepSync(task: Sweep): Swept {
-  const { port } = task;
+export function sweepSync(given: Sweep): Swept {
+  const { port } = given;
   const swept: Swept = { removed: [], kept: [] };
-  const names = runSync(port, call("readdir", task.attempt.path));
+  const task = { ...given, directory: runSync(port, realPath(given)) };
+  const names = runSync(port, call("readdir", task.directory));
   runSync(port, sweepFiles(task, names, swept));
   for (const wanted of locksIn(task, names)) {
     task.signal?.throwIfAborted();
@@ -97,12 +99,21 @@ export function sweepSync(task: Sweep): Swept {
   return swept;
 }
 
+/** As the temporary files of this realm are noted. */
+function realPath({ attempt }: Sweep): Protocol<string> {
+  return call("realpath", attempt.path);
+}
+
+interface LocatedSweep extends Sweep {
+  readonly directory: string;
+}
+
 function* sweepFiles(
-  task: Sweep,
+  task: LocatedSweep,
   names: readonly string[],
   { removed, kept }: Swept,
 ): Protocol<void> {
-  const { port, attempt: { path: directory }, dryRun, signal } = task;
+  const { port, directory, dryRun, signal } = task;
   for (const name of names) {
     signal?.throwIfAborted();
     const pid = writerOf(name);
@@ -135,7 +146,7 @@ function* reasonToKeep(
   if (status === undefined) return GONE;
   if (status.kind !== "file") return `it is no file: ${status.kind}`;
   if (isInFlight(path)) return "this process is writing it";
-  if (port.isAlive(pid)) return `process ${pid} runs`;
+  if (pid === port.pid || port.isAlive(pid)) return `process ${pid} runs`;
   const age = port.date() - status.mtimeMs;
   if (age < olderThanMs) {
     return `it was changed ${
@@ -147,19 +158,20 @@ function* reasonToKeep(
 
 /** The locks of which there are second names. */
 function locksIn(
-  { port, attempt, signal }: Sweep,
+  { port, attempt, directory, signal }: LocatedSweep,
   names: readonly string[],
 ): WantedLock[] {
   const found = new Set(names.map(lockFileOf));
   found.delete(undefined);
   return Array.from(found, (name = "") => {
-    const path = joinPath(port, attempt.path, name);
+    const path = joinPath(port, directory, name);
     // Of the file only its lock is asked for.
     return {
       port,
       attempt,
       place: { file: path, path },
       timeoutMs: 0,
+      isPatient: false,
       request: {
         path,
         signal,

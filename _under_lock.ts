@@ -4,15 +4,10 @@
  * @module
  */
 
-import {
-  type ChecksumWish,
-  chooseChecksum,
-  expectChecksum,
-} from "./_checksum_choice.ts";
+import { expectChecksum } from "./_checksum_choice.ts";
 import type { WriteRequest } from "./_core.ts";
 import { MET } from "./_demand.ts";
 import { describe } from "./_describe.ts";
-import { runInline } from "./_drive.ts";
 import type { Attempt } from "./_failure.ts";
 import type { Need } from "./_filesystems.ts";
 import {
@@ -34,7 +29,8 @@ export type LockWish = boolean | LockOptions | Lock | undefined;
 /** A request with what its caller says of a lock and a checksum. */
 export interface LockableRequest extends WriteRequest {
   readonly lock: LockWish;
-  readonly wanted: ChecksumWish;
+  /** Whether it is under a lock for the sake of a checksum that is kept. */
+  readonly isKept: boolean;
 }
 
 /** Whether a lock is asked for. That a checksum needs one may be found out later. */
@@ -45,7 +41,7 @@ export function wantsLock({ lock, wanted }: LockableRequest): boolean {
 
 /** The same request, which takes the lock whatever its caller says of that. */
 export function locking(request: LockableRequest): LockableRequest {
-  return { ...request, lock: request.lock || true };
+  return { ...request, lock: request.lock || true, isKept: true };
 }
 
 /** What a write asks of its file system: not a lock that is held already. */
@@ -64,17 +60,30 @@ export async function underLock<T>(
   const { lock } = request;
   if (!wantsLock(request)) return await body(request);
   const wanted = wantedBy(port, attempt, request);
-  if (isLock(lock)) {
-    const held = passed(lock, wanted);
-    return await held.during(() => body(under(port, request, wanted, held)));
-  }
-  const taken = await insistOn(wanted);
+  const end = expectation(wanted, request);
   try {
-    return await body(under(port, request, wanted, taken));
+    if (isLock(lock)) {
+      const held = passed(lock, wanted);
+      return await held.during(() => body(under(request, wanted, held)));
+    }
+    const taken = await insistOn(wanted);
+    try {
+      return await body(under(request, wanted, taken));
+    } finally {
+      // What it leaves is no lock, and the next holder removes it.
+      await taken.release().catch(() => {});
+    }
   } finally {
-    // What it leaves is no lock, and the next holder removes it.
-    await taken.release().catch(() => {});
+    end();
   }
+}
+
+/** Later writes wait for the same lock, until what is returned is called. */
+function expectation(
+  { port, place }: WantedLock,
+  { wanted, isKept }: LockableRequest,
+): () => void {
+  return wanted || isKept ? expectChecksum(port, place.file) : () => {};
 }
 
 /** The same for what reads before it writes: under a lock that its caller holds, one after the other, and after what is being written. */
@@ -88,7 +97,11 @@ export async function underLockAlone<T>(
   if (!isLock(lock)) return await underLock(port, attempt, request, body);
   const held = passed(lock, wantedBy(port, attempt, request));
   const { path } = held.held.own;
-  const mine = await turn(port, path, TIMEOUT_MS, signal);
+  const mine = await turn(port, path, {
+    timeoutMs: TIMEOUT_MS,
+    isPatient: true,
+    signal,
+  });
   if (mine === undefined) throw notInTime();
   try {
     await held.idle();
@@ -115,18 +128,23 @@ export function underLockSync<T>(
   const { lock } = request;
   if (!wantsLock(request)) return body(request);
   const wanted = wantedBy(port, attempt, request);
-  if (isLock(lock)) {
-    return body(under(port, request, wanted, passed(lock, wanted)));
-  }
-  const taken = insistOnSync(wanted);
+  const end = expectation(wanted, request);
   try {
-    return body(under(port, request, wanted, taken));
-  } finally {
-    try {
-      taken.releaseSync();
-    } catch {
-      // As above.
+    if (isLock(lock)) {
+      return body(under(request, wanted, passed(lock, wanted)));
     }
+    const taken = insistOnSync(wanted);
+    try {
+      return body(under(request, wanted, taken));
+    } finally {
+      try {
+        taken.releaseSync();
+      } catch {
+        // As above.
+      }
+    }
+  } finally {
+    end();
   }
 }
 
@@ -154,15 +172,12 @@ export function underLockAloneSync<T>(
 
 /** The file whose lock it is, and no other that its path may lead to by now. */
 function under(
-  port: Port,
   request: LockableRequest,
   { place: { file } }: WantedLock,
   { held }: FileLock,
 ): WriteRequest {
   const symlinks = request.symlinks === "reject" ? "reject" : "replace";
-  const choice = chooseChecksum(port, file, request.wanted, request);
-  const checksum = runInline(port, choice);
-  return { ...request, path: file, symlinks, demand: MET, held, checksum };
+  return { ...request, path: file, symlinks, demand: MET, held };
 }
 
 function wantedBy(
@@ -173,7 +188,7 @@ function wantedBy(
   const { lock, signal } = request;
   const isOptions = typeof lock === "object" && !isLock(lock);
   const options: LockOptions = isOptions ? lock : {};
-  const wanted = wantLock(
+  return wantLock(
     port,
     attempt,
     {
@@ -183,8 +198,6 @@ function wantedBy(
     },
     options.timeoutMs,
   );
-  if (request.wanted) expectChecksum(port, wanted.place.file);
-  return wanted;
 }
 
 /** Throws where a lock is passed that is not the one of the file. */

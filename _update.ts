@@ -5,7 +5,11 @@
  * @module
  */
 
-import { isChecksummed } from "./_checksum_choice.ts";
+import {
+  chooseChecksum,
+  hasChecksum,
+  isChecksummed,
+} from "./_checksum_choice.ts";
 import type { WriteRequest } from "./_core.ts";
 import { describe } from "./_describe.ts";
 import { runAsync, runInline, runSync } from "./_drive.ts";
@@ -20,7 +24,7 @@ import type {
 import { failedWith, type Protocol } from "./_protocol.ts";
 import { MOST_TEXT_BYTES } from "./_read_file.ts";
 import type { Port } from "./_runtime/port.ts";
-import { sidecarsOf } from "./_sidecar.ts";
+import { ownSidecars } from "./_sidecar.ts";
 import {
   type LockableRequest,
   locking,
@@ -68,9 +72,9 @@ export async function update<T, Options extends WriteOptions>(
       // Without an initial value the overloads have undefined in T.
       const value = await settled(change(current as T), request.signal);
       const encoded = encode(value, options, attempt);
-      if (bytes !== undefined && isSame(bytes, encoded)) {
-        return unchanged(value);
-      }
+      const isDone = bytes !== undefined && isSame(bytes, encoded) &&
+        await runAsync(port, isAsWanted(port, request));
+      if (isDone) return unchanged(value);
       return changed(value, await writeHeld(port, request, encoded));
     });
   } catch (error) {
@@ -103,9 +107,9 @@ export function updateSync<T, Options extends WriteOptions>(
       const value = change(current as T);
       refusePromise(operation, value);
       const encoded = encode(value, options, attempt);
-      if (bytes !== undefined && isSame(bytes, encoded)) {
-        return unchanged(value);
-      }
+      const isDone = bytes !== undefined && isSame(bytes, encoded) &&
+        runSync(port, isAsWanted(port, request));
+      if (isDone) return unchanged(value);
       return changed(value, writeHeldSync(port, request, encoded));
     });
   } catch (error) {
@@ -138,8 +142,8 @@ function* readIfPresent(
 ): Protocol<OwnBytes | undefined> {
   const { path, retryMs, signal } = request;
   // What is damaged would be written anew, and called good.
-  const isKept = request.checksum !== false &&
-    (yield* sidecarsOf(port, path, request)).length > 0;
+  const isKept = request.wanted !== false &&
+    (yield* hasChecksum(port, path, request));
   try {
     return yield* readVerified(port, path, {
       checksum: isKept,
@@ -152,6 +156,16 @@ function* readIfPresent(
     if (failedWith(error, "ENOENT")) return undefined;
     throw error;
   }
+}
+
+/** Whether the file has the checksum that is asked for, and no other. */
+function* isAsWanted(port: Port, request: WriteRequest): Protocol<boolean> {
+  const { path, wanted } = request;
+  if (wanted === undefined) return true;
+  const kept = yield* chooseChecksum(port, path, wanted, request);
+  const own = yield* ownSidecars(port, path, request);
+  return own.every(({ algorithm }) => algorithm === kept) &&
+    own.length === (kept ? 1 : 0);
 }
 
 function isSame(one: Uint8Array, other: Uint8Array): boolean {

@@ -10,7 +10,7 @@
 
 import { MET } from "./_demand.ts";
 import { MOST_LINKS, plannedDirectory } from "./_directories.ts";
-import { digestOf, digestOfFile } from "./_hashing.ts";
+import { digestOfFile } from "./_hashing.ts";
 import type { ChecksumAlgorithm, OwnBytes } from "./_options.ts";
 import { directoryOf, joinPath, nameOf, refuseMangled } from "./_path.ts";
 import {
@@ -63,8 +63,13 @@ export function* readVerified(
 ): Protocol<OwnBytes> {
   if (!request.checksum) return yield* readWhole(port, path, request);
   const { file, sidecar } = yield* openWithSidecar(port, path, request);
-  const bytes = yield* closing(file, () => readFrom(file, request));
-  compare(sidecar, digestOf(port, sidecar.algorithm, bytes));
+  // Piece by piece, or a large file would hold the event loop at its end.
+  const hash = port.createHash(sidecar.algorithm);
+  const bytes = yield* closing(
+    file,
+    () => readFrom(file, request, (piece) => hash.update(piece)),
+  );
+  compare(sidecar, hash.digest());
   return bytes;
 }
 
@@ -204,7 +209,8 @@ function* findSidecar(
   if (typeof checksum === "string") {
     return yield* readSidecar(port, path, checksum, request);
   }
-  return (yield* sidecarsOf(port, path, request)).at(0);
+  const found = yield* sidecarsOf(port, path, request);
+  return found.find(({ id }) => id !== undefined) ?? found.at(0);
 }
 
 function isMissing(path: string): Refusal {

@@ -5,7 +5,13 @@
  * @module
  */
 
-import { checksumCameMeanwhile, isChecksummed } from "./_checksum_choice.ts";
+import {
+  checksumCameMeanwhile,
+  chooseChecksum,
+  hasChecksum,
+  isChecksummed,
+  isExpected,
+} from "./_checksum_choice.ts";
 import {
   append,
   type Company,
@@ -29,6 +35,7 @@ import {
   enterLine,
   type OrderedWrite,
   overtaking,
+  refusePending,
   settleOvertaken,
 } from "./_order.ts";
 import { absolutePath } from "./_path.ts";
@@ -108,6 +115,7 @@ export function prepare<Options extends WriteOptions>(
     signal: options.signal,
     demand: demandOf(needsOf(options.lock), options),
     lock: options.lock,
+    isKept: false,
     wanted: options.checksum,
     held: undefined,
     checksum: undefined,
@@ -255,7 +263,7 @@ export async function write(prepared: WholeWrite): Promise<WriteReceipt> {
     return await underLock(
       port,
       attempt,
-      locking(request),
+      wantsLock(request) ? request : locking(request),
       (request) => enterLine(port, ...inCallOrder(prepared, request)),
     );
   } catch (error) {
@@ -298,7 +306,7 @@ function unlessChecksummed(
 ): InCallOrder | undefined {
   const { port } = prepared;
   const located = locateNow(port, request);
-  const isKept = isChecksummed(port, located.path, request);
+  const isKept = isChecksummed(port, located.path, { ...request, retryMs: 0 });
   if (runInline(port, isKept)) return undefined;
   return ordered(prepared, request, located);
 }
@@ -359,16 +367,15 @@ function* performWhole(
   company: Company,
 ): Protocol<WriteReceipt> {
   request.signal?.throwIfAborted();
-  let target = located;
-  if (isStale) {
-    target = yield* locateAgain(port, request, located);
-    const hasLock = request.held !== undefined;
-    const isKept = !hasLock &&
-      (yield* isChecksummed(port, target.path, request));
-    if (isKept) throw checksumCameMeanwhile();
-  }
+  const target = isStale ? yield* locateAgain(port, request, located) : located;
+  const { path } = target;
+  // By another process, while it waited.
+  const isMade = isStale && request.held === undefined &&
+    (yield* hasChecksum(port, path, request));
+  if (isMade) throw checksumCameMeanwhile();
+  const chosen = yield* withChecksum(port, request, path);
   const appendAll = (write: StagedWrite) => append(write, bytes);
-  return yield* replace(port, request, target, appendAll, company);
+  return yield* replace(port, chosen, target, appendAll, company);
 }
 
 /** Performs a prepared write, blocking. */
@@ -395,23 +402,45 @@ export function writeWhole(
   return writeOvertaking(port, request, (write) => append(write, payload));
 }
 
-function* writeOvertaking(
+/** The request when its turn has come. Without a lock there is no checksum. */
+function* withChecksum(
   port: Port,
   request: WriteRequest,
+  path: string,
+): Protocol<WriteRequest> {
+  if (request.held === undefined) return request;
+  const { wanted } = request;
+  const checksum = yield* chooseChecksum(port, path, wanted, request);
+  return { ...request, checksum };
+}
+
+function* writeOvertaking(
+  port: Port,
+  given: WriteRequest,
   appendAll: (write: StagedWrite) => Protocol<void>,
 ): Protocol<WriteReceipt> {
-  request.signal?.throwIfAborted();
-  const target = yield* resolveTarget(port, request);
+  given.signal?.throwIfAborted();
+  const target = yield* resolveTarget(port, given);
   const { path } = target;
-  if (
-    request.held === undefined && (yield* isChecksummed(port, path, request))
-  ) {
+  const hasLock = given.held !== undefined;
+  if (!hasLock && (yield* isChecksummed(port, path, given))) {
     throw new Checksummed();
+  }
+  const request = yield* withChecksum(port, given, path);
+  // What is overtaken would leave its checksum.
+  if (request.checksum !== undefined || isExpected(port, path)) {
+    refusePending(port, path);
   }
   const company = overtaking(port, path);
   // Last, since the source may have called other writes of the same file.
   function* appendAndStrengthen(write: StagedWrite): Protocol<void> {
     yield* appendAll(write);
+    const { checksum } = hasLock
+      ? yield* withChecksum(port, given, path)
+      : { checksum: yield* hasChecksum(port, path, given) };
+    if (checksum && checksum !== request.checksum) {
+      throw checksumCameMeanwhile();
+    }
     const durability = durabilityToOvertake(port, path, request.durability);
     if (durability === request.durability) return;
     write.request = { ...request, durability };

@@ -253,7 +253,7 @@ function wantLocks(
   { from, to }: Route,
 ): WantedLock[] {
   const options = typeof lock === "object" ? lock : {};
-  const { timeoutMs = TIMEOUT_MS } = options;
+  const { timeoutMs } = options;
   const signal = eitherOf(options.signal, request.signal);
   return [from, to].map(({ path }) => ({
     port,
@@ -267,6 +267,7 @@ function wantLocks(
       signal,
     },
     place: lockPlace(port, path),
-    timeoutMs,
+    timeoutMs: timeoutMs ?? TIMEOUT_MS,
+    isPatient: timeoutMs === undefined,
   }));
 }

@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
 import { createHash } from "node:crypto";
 import {
   chmodSync,
+  chownSync,
   existsSync,
   linkSync,
   readdirSync,
@@ -12,6 +14,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
+import process from "node:process";
 import { test } from "node:test";
 import {
   AlreadyExistsError,
@@ -28,9 +31,12 @@ import {
   readText,
   updateJsonAtomic,
   updateJsonAtomicSync,
+  updateTextAtomic,
+  updateTextAtomicSync,
   verifyChecksum,
   withDefaults,
   withLock,
+  writeBytesAtomic,
   writeChecksumSync,
   writeJsonAtomic,
   writeJsonlAtomic,
@@ -78,7 +84,7 @@ for (const form of FORMS) {
       assert.deepEqual(readdirSync(directory), ["f"]);
     }));
 
-  test(`${form.name}: another algorithm takes the place of the first, and an old sha1 becomes sha256`, () =>
+  test(`${form.name}: another algorithm takes the place of the first, and what others have published stays`, () =>
     inScratch(async (directory) => {
       const path = join(directory, "f");
       await form.writeText(path, "one", { checksum: true });
@@ -90,12 +96,24 @@ for (const form of FORMS) {
       unlinkSync(`${path}.sha512`);
       const old = digestOf("two\n", "sha1").toUpperCase();
       writeFileSync(`${path}.sha1`, `${old} *f\n`);
+      writeFileSync(`${path}.sha256`, `${digestOf("two\n")}  ./f\n`);
       await form.verifyChecksum(path, { algorithm: "sha1" });
+      await form.readText(path, { checksum: true });
+      // It says what the content should be: nobody adopts it unasked.
       await form.writeText(path, "three");
-      assert.deepEqual(readdirSync(directory).toSorted(), ["f", "f.sha256"]);
-      assert.equal(
-        (await form.verifyChecksum(path)).digest,
-        digestOf("three\n"),
+      await assert.rejects(form.verifyChecksum(path), ChecksumMismatchError);
+      await form.writeText(path, "four", { checksum: false });
+      assert.deepEqual(readdirSync(directory).toSorted(), [
+        "f",
+        "f.sha1",
+        "f.sha256",
+      ]);
+      await form.writeText(path, "five", { checksum: true });
+      const own = await form.verifyChecksum(path);
+      assert.equal(own.digest, digestOf("five\n"));
+      await assert.rejects(
+        form.verifyChecksum(path, { algorithm: "sha1" }),
+        ChecksumMismatchError,
       );
     }));
 
@@ -222,7 +240,19 @@ for (const form of FORMS) {
 
   test(`${form.name}: names that sha256sum escapes, and names that leave no room`, () =>
     inScratch(async (directory) => {
-      for (const name of ["a\\b", "a\nb", "a b ", "*x", "# id=1", "ü"]) {
+      for (
+        const name of [
+          "a\\b",
+          "a\nb",
+          "a b ",
+          "*x",
+          "# id=1",
+          "ü",
+          "\u2028",
+          "-",
+          "./x".slice(2),
+        ]
+      ) {
         const path = join(directory, name);
         await form.writeText(path, "one", { checksum: true });
         await form.writeText(path, "two");
@@ -520,10 +550,10 @@ test("bytes that change during the write do not part from their digest", () =>
     async function* source() {
       yield bytes;
     }
-    await onPort(port, async () => {
-      const { writeBytesAtomic } = await import("../bytes.ts");
-      await writeBytesAtomic(path, source(), { checksum: true });
-    });
+    await onPort(
+      port,
+      () => writeBytesAtomic(path, source(), { checksum: true }),
+    );
     await verifyChecksum(path);
   }));
 
@@ -609,4 +639,172 @@ test("the checksum of a file with two names is that of the name that was written
       readText(join(directory, "g"), { checksum: true }),
       ChecksumMissingError,
     );
+  }));
+
+test("writes that are handed one lock keep the checksum that the one before them has made", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    for (const checksum of [true, "sha512", false] as const) {
+      await withLock(path, async (lock) => {
+        const writer = await openAtomicWriter(path, { lock, checksum });
+        await Promise.all([
+          writeTextAtomic(path, "1", { lock, checksum }),
+          writeTextAtomic(path, "2", { lock }),
+          writer.commit(),
+          writeTextAtomic(path, "3", { lock }),
+        ]);
+      });
+      assert.equal(readFileSync(path, "utf8"), "3\n");
+      const names = readdirSync(directory).toSorted();
+      const kept = { true: ["f.sha256"], sha512: ["f.sha512"], false: [] };
+      assert.deepEqual(names, ["f", ...kept[`${checksum}`]]);
+      if (checksum !== false) await verifyChecksum(path);
+    }
+  }));
+
+test("a synchronous write does not overtake one with a checksum under the same lock", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    for (let turns = 0; turns < 12; turns++) {
+      await withLock(path, async (lock) => {
+        const first = writeTextAtomic(path, "A", { lock, checksum: true });
+        for (let turn = 0; turn < turns; turn++) {
+          await new Promise((resolve) => setTimeout(resolve));
+        }
+        try {
+          writeTextAtomicSync(path, "B", { lock });
+        } catch (error) {
+          assert.ok(error instanceof AtomicError);
+          assert.equal(error.code, "PENDING");
+        }
+        await first;
+      });
+      await verifyChecksum(path);
+      await writeTextAtomic(path, "none", { checksum: false });
+    }
+  }));
+
+test("a synchronous source that makes a checksum of its own file is refused", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    function* source() {
+      yield "a";
+      writeTextAtomicSync(path, "1", { checksum: true });
+      yield "b";
+    }
+    assert.throws(() => writeTextAtomicSync(path, source()), {
+      code: "CHECKSUM_CHANGED",
+    });
+    assert.equal(readFileSync(path, "utf8"), "1\n");
+    await verifyChecksum(path);
+    assert.deepEqual(leftovers(directory), []);
+  }));
+
+test("a Buffer that changes during the write does not part from its digest either", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const bytes = Buffer.alloc(3_000_000, 1);
+    const port = new FaultPort().intercept(({ name }) => {
+      if (name === "write") bytes.fill(2);
+      return undefined;
+    });
+    await onPort(port, () => writeBytesAtomic(path, bytes, { checksum: true }));
+    await verifyChecksum(path);
+  }));
+
+test("the checksum of another user's file is his, and readable to him", async (t) => {
+  if (process.getuid?.() !== 0) return t.skip("only root may give files away");
+  await inScratch(async (directory) => {
+    const path = join(directory, "f");
+    writeFileSync(path, "his");
+    chownSync(path, 1234, 1234);
+    chmodSync(path, 0o600);
+    writeChecksumSync(path);
+    assert.equal(statSync(`${path}.sha256`).uid, 1234);
+    await writeTextAtomic(path, "his too");
+    assert.equal(statSync(`${path}.sha256`).uid, 1234);
+    await writeTextAtomic(path, "dark", { mode: 0o200 });
+    assert.equal(statSync(`${path}.sha256`).mode & 0o777, 0o600);
+  });
+});
+
+test("a checksum that may not be read is none of ours", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    writeFileSync(`${path}.sha256`, `${digestOf("x")}  f\n`);
+    const port = new FaultPort().intercept(({ name, args: [opened] }) =>
+      name === "open" && opened === `${path}.sha256`
+        ? { code: "EACCES" }
+        : undefined
+    );
+    await onPort(port, async () => {
+      await writeTextAtomic(path, "plain");
+      const error = await rejection(
+        writeTextAtomic(path, "named", { checksum: true }),
+      );
+      assert.ok(error instanceof AtomicError);
+      assert.equal(error.code, "FOREIGN_CHECKSUM");
+    });
+    assert.equal(readFileSync(path, "utf8"), "plain\n");
+  }));
+
+test("order is kept while a checksum goes, and by those that wait behind one that failed", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    await writeTextAtomic(path, "0", { checksum: true });
+    const removing = writeTextAtomic(path, "A", { checksum: false });
+    const rest = [1, 2, 3, 4, 5].map((n) => writeTextAtomic(path, `${n}`));
+    await removing;
+    await rest[0];
+    await Promise.all([...rest, writeTextAtomic(path, "last")]);
+    assert.equal(readFileSync(path, "utf8"), "last\n");
+    assert.deepEqual(readdirSync(directory), ["f"]);
+    const lockFile = join(directory, ".f.lock");
+    writeFileSync(lockFile, "not a lock");
+    await assert.rejects(writeTextAtomic(path, "x", { checksum: true }), {
+      code: "NOT_A_LOCK",
+    });
+    await writeTextAtomic(path, "plain again");
+    unlinkSync(lockFile);
+    const made = join(directory, "new", "f");
+    const all = [
+      writeTextAtomic(made, "1"),
+      writeTextAtomic(made, "2"),
+      writeTextAtomic(made, "3", { checksum: true }),
+    ];
+    await Promise.all(all);
+    assert.equal(readFileSync(made, "utf8"), "3\n");
+    await verifyChecksum(made);
+  }));
+
+test("among many that all get on nobody gives up, however long it takes together", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    await writeTextAtomic(path, "0", { checksum: true });
+    // Each look at the clock is two seconds later: five of them, and who counts
+    // from his call would have waited too long.
+    let now = 0;
+    const port = new FaultPort();
+    port.now = () => now += 2000;
+    const writes = Array.from({ length: 12 }, (_, n) => `${n}`);
+    await onPort(
+      port,
+      () => Promise.all(writes.map((text) => writeTextAtomic(path, text))),
+    );
+    assert.equal(readFileSync(path, "utf8"), "11\n");
+    await verifyChecksum(path);
+  }));
+
+test("an update that changes nothing still makes, replaces or removes the checksum", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    writeFileSync(path, "same\n");
+    const same = (text: string | undefined) => text ?? "";
+    for (const checksum of [true, "sha512", false] as const) {
+      const first = await updateTextAtomic(path, same, { checksum });
+      assert.equal(first.changed, true);
+      const second = updateTextAtomicSync(path, same, { checksum });
+      assert.equal(second.changed, false);
+    }
+    assert.deepEqual(readdirSync(directory), ["f"]);
   }));

@@ -53,6 +53,7 @@ export class FaultPort implements Port {
   permission: Port["permission"];
   now: Port["now"];
   date: Port["date"];
+  isAlive: Port["isAlive"];
   readonly #base: Port;
   readonly #interceptors: Interceptor[] = [];
   #powerCut = false;
@@ -67,6 +68,7 @@ export class FaultPort implements Port {
     this.permission = (access, path) => base.permission(access, path);
     this.now = () => base.now();
     this.date = () => base.date();
+    this.isAlive = (pid) => base.isAlive(pid);
     this.sync = new Proxy(base.sync, {
       get: (calls, name: keyof SystemCalls) => (...args: unknown[]) => {
         const fault = this.#enter(name, args, "sync");
@@ -140,10 +142,6 @@ export class FaultPort implements Port {
 
   createHash(algorithm: string): Hash {
     return this.#base.createHash(algorithm);
-  }
-
-  isAlive(pid: number): boolean | undefined {
-    return this.#base.isAlive(pid);
   }
 
   randomUUID(): string {

@@ -112,8 +112,11 @@ for (const form of FORMS) {
       await onPort(port, async () => {
         const writer = await openAtomicWriter(path);
         await writer.write(new Uint8Array([65]));
-        const report = await form.sweep(directory, { olderThanMs: 0 });
-        assert.equal(report.kept[0]?.reason, "this process is writing it");
+        symlinkSync(".", join(directory, "link"));
+        for (const place of [directory, join(directory, "link")]) {
+          const report = await form.sweep(place, { olderThanMs: 0 });
+          assert.equal(report.kept[0]?.reason, "this process is writing it");
+        }
         await writer.commit();
       });
       assert.equal(readFileSync(path, "utf8"), "A");
@@ -149,6 +152,28 @@ for (const form of FORMS) {
       });
       await form.sweep(directory);
       assert.deepEqual(readdirSync(directory), []);
+    }));
+
+  test(`${form.name}: what only looks like a name of a lock stays`, () =>
+    inScratch(async (directory) => {
+      const uuid = crypto.randomUUID();
+      const notes = join(directory, `.notes.lock.12.345.${"a".repeat(36)}`);
+      writeFileSync(notes, "precious");
+      const full = join(directory, `.x.lock.12.345.${uuid}`);
+      writeFileSync(full, "precious");
+      await form.sweep(directory);
+      assert.equal(readFileSync(notes, "utf8"), "precious");
+      assert.equal(readFileSync(full, "utf8"), "precious");
+    }));
+
+  test(`${form.name}: a worker of this process is alive, also where the runtime may not ask`, () =>
+    inScratch(async (directory) => {
+      const port = new FaultPort();
+      port.isAlive = () => undefined;
+      const name = `.f.${port.pid}.${crypto.randomUUID()}.tmp`;
+      leave(directory, name);
+      const { kept } = await onPort(port, () => form.sweep(directory));
+      assert.match(kept[0]?.reason ?? "", /runs/);
     }));
 
   test(`${form.name}: what cannot be removed is told, and does not keep the rest`, () =>

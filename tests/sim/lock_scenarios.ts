@@ -141,7 +141,10 @@ export function lockMachine(isLeft = false): Machine {
   machine.change(root.lstat("/d"), { mode: 0o777, uid: 0, gid: 0 });
   if (isLeft) {
     root.close(root.create("/d/.f.lock", 0o644));
-    root.link("/d/.f.lock", `/d/.f.lock.7.0.${"0".repeat(36)}`);
+    root.link(
+      "/d/.f.lock",
+      `/d/.f.lock.7.0.00000000-0000-4000-8000-000000000000`,
+    );
   }
   machine.syncAll();
   machine.processes.shift();

@@ -30,6 +30,7 @@
  * @module
  */
 
+import { hasChecksum } from "./_checksum_choice.ts";
 import { append, replace, type WriteRequest } from "./_core.ts";
 import { openToSync } from "./_directories.ts";
 import { runAsync, runInline, runSync } from "./_drive.ts";
@@ -190,6 +191,7 @@ function* appendLines(
   for (let tried = 1;; tried++) {
     request.signal?.throwIfAborted();
     const target = yield* resolveTarget(port, request);
+    yield* refuseChecksum(port, request, target);
     try {
       if (target.absent) {
         return yield* createWith(port, request, target, lines, checkTurn);
@@ -202,6 +204,19 @@ function* appendLines(
       if (!hasChanged || tried === MOST_TRIED) throw error;
     }
   }
+}
+
+/** What is changed in place has no moment at which a checksum could name both contents. */
+function* refuseChecksum(
+  port: Port,
+  request: WriteRequest,
+  { path }: Target,
+): Protocol<void> {
+  if (!(yield* hasChecksum(port, path, request))) return;
+  throw new Refusal(
+    "HAS_CHECKSUM",
+    "it has a checksum, which cannot be kept true while the file is changed in place: write it whole, as with writeJsonlAtomic, or give the checksum up with checksum: false",
+  );
 }
 
 /** Makes the file as any other, but never over one that has come meanwhile. */
@@ -298,6 +313,7 @@ function* repairEnd(
 ): Protocol<RepairReport> {
   const target = yield* resolveTarget(port, request);
   if (target.absent) throw new Refusal("ENOENT", "it does not exist");
+  yield* refuseChecksum(port, request, target);
   return yield* withEnd(port, request, target, function* (end, progress) {
     const { file, path, size } = end;
     const { kind, offset } = yield* inspectTail(file, size);

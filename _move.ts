@@ -7,6 +7,7 @@
  * sync      open from, fsync it, close it         what is renamed unsynced may be empty after a power cut
  *           open both directories                 to sync them later
  * commit    are the locks still ours?             only where they are held
+ *           put the checksum of to into place     only where one is kept
  *           is from still the file that was synced?
  *           link from as to                       fails where to exists
  *           rename from to to                     instead, with overwrite
@@ -14,6 +15,7 @@
  *           is from still the same file?
  *           unlink from                           only after a link
  *           fsync the directory of from
+ *           remove the checksum of from           only where one was kept
  * ```
  *
  * What a crash leaves, at every point: the whole file at `from`, at `to`, or at
@@ -44,6 +46,7 @@ import {
   syncMadeDirectories,
 } from "./_directories.ts";
 import { checkHeld, type HeldLock } from "./_lock.ts";
+import { placeChecksum, removeChecksum } from "./_move_checksum.ts";
 import type { MoveReceipt, SymlinkPolicy } from "./_options.ts";
 import { directoryOf, joinPath, nameOf } from "./_path.ts";
 import {
@@ -141,15 +144,27 @@ export function* move(
         closing(directories.from, function* () {
           const status = yield* syncSource(port, request, from.path);
           const isDone = isSame(status, to.existing);
-          const commitment = yield* commit(
+          yield* checkAllHeld(request);
+          request.signal?.throwIfAborted();
+          checkTurn();
+          const isKept = yield* placeChecksum(
             port,
             request,
+            from.path,
+            to,
+            status,
+          );
+          const commitment = yield* commit(
+            port,
+            // With the checksum in place it is too late for an abort.
+            isKept ? { ...request, signal: undefined } : request,
             route,
             isDone ? undefined : status,
             checkTurn,
           );
           progress.isCommitted = true;
           yield* confirm(port, request, route, directories, commitment, status);
+          if (isKept) yield* removeChecksum(port, request, from);
           return {
             from: from.path,
             to: to.path,
@@ -291,6 +306,10 @@ interface Commitment {
   };
 }
 
+function* checkAllHeld(request: MoveRequest): Protocol<void> {
+  for (const held of request.held) yield* checkHeld(held);
+}
+
 /** `status` is that of the file; none where it has the new name already. */
 function* commit(
   port: Port,
@@ -299,13 +318,9 @@ function* commit(
   status: FileStatus | undefined,
   checkTurn: () => void,
 ): Protocol<Commitment> {
-  for (const held of request.held) yield* checkHeld(held);
+  yield* checkAllHeld(request);
   // The last chance: from here on the move cannot be taken back.
   request.signal?.throwIfAborted();
-
-  // --- A checksum sidecar of the file is to be dealt with here: all has been
-  // --- checked, and nothing has changed.
-
   const syncFailures = {
     // A name that was there before may have been lost by any failed sync.
     to: status && lastSyncFailure(port, to.directory),

@@ -240,7 +240,7 @@ export function* currentDigest(
 export function* removeSidecars(
   host: Host,
   request: DirectoryRequest,
-  { path, directory }: Target,
+  { path, directory }: Pick<Target, "path" | "directory">,
   kept: ChecksumAlgorithm | false,
 ): Protocol<void> {
   const found = yield* ownSidecars(host, path, request);

@@ -17,6 +17,7 @@
  * @module
  */
 
+import { expectChecksum, isChecksummed } from "./_checksum_choice.ts";
 import { demandOf } from "./_demand.ts";
 import { runAsync, runInline, runSync } from "./_drive.ts";
 import { type Attempt, explain } from "./_failure.ts";
@@ -32,6 +33,7 @@ import {
 import { enterLines, refusePending } from "./_order.ts";
 import { absolutePath } from "./_path.ts";
 import { promised } from "./_promised.ts";
+import type { Protocol } from "./_protocol.ts";
 import { currentPort } from "./_runtime/current.ts";
 import type { Port } from "./_runtime/port.ts";
 import { inSlot } from "./_slots.ts";
@@ -198,14 +200,35 @@ async function run(prepared: PreparedMove): Promise<MoveReceipt> {
       port,
       locateRoute(port, { ...request, retryMs: 0 }),
     );
-    if (lock === false) return await moveInOrder(port, request, route);
-    return await underLocks(
-      wantLocks(prepared, route),
-      (held) => moveInOrder(port, { ...request, held }, route),
+    const isKept = runInline(port, keepsChecksum(port, request, route));
+    if (lock === false && !isKept) {
+      return await moveInOrder(port, request, route);
+    }
+    const ends = [route.from, route.to].map(({ path }) =>
+      isKept ? expectChecksum(port, path) : () => {}
     );
+    try {
+      return await underLocks(
+        wantLocks(prepared, route),
+        (held) => moveInOrder(port, { ...request, held }, route),
+      );
+    } finally {
+      for (const end of ends) end();
+    }
   } catch (error) {
     throw explain(port, attempt, error);
   }
+}
+
+/** Whether either has a checksum, which only moves along under the locks. */
+function* keepsChecksum(
+  port: Port,
+  request: MoveRequest,
+  { from, to }: Route,
+): Protocol<boolean> {
+  const looking = { ...request, retryMs: 0 };
+  return (yield* isChecksummed(port, from.path, looking)) ||
+    (yield* isChecksummed(port, to.path, looking));
 }
 
 /** Of both files, in call order. */
@@ -237,7 +260,8 @@ function runBlocking(prepared: PreparedMove): MoveReceipt {
     request.signal?.throwIfAborted();
     const route = runSync(port, locateRoute(port, request));
     for (const { path } of [route.from, route.to]) refusePending(port, path);
-    if (lock === false) return moveNow(route, []);
+    const isKept = runSync(port, keepsChecksum(port, request, route));
+    if (lock === false && !isKept) return moveNow(route, []);
     return underLocksSync(
       wantLocks(prepared, route),
       (held) => moveNow(route, held),

@@ -18,10 +18,15 @@ import process from "node:process";
 import { test } from "node:test";
 import {
   AlreadyExistsError,
+  appendJsonl,
+  appendJsonlSync,
   AtomicError,
   ChecksumMismatchError,
   ChecksumMissingError,
   LockTimeoutError,
+  moveAtomic,
+  moveAtomicSync,
+  type MoveReceipt,
   NotFoundError,
   openAtomicWriter,
   openSnapshot,
@@ -29,6 +34,7 @@ import {
   readJsonl,
   readJsonlSync,
   readText,
+  repairJsonl,
   updateJsonAtomic,
   updateJsonAtomicSync,
   updateTextAtomic,
@@ -807,4 +813,90 @@ test("an update that changes nothing still makes, replaces or removes the checks
       assert.equal(second.changed, false);
     }
     assert.deepEqual(readdirSync(directory), ["f"]);
+  }));
+
+for (
+  const { name, move } of [
+    { name: "async", move: moveAtomic },
+    {
+      name: "sync",
+      move: (...args: Parameters<typeof moveAtomicSync>) =>
+        new Promise<MoveReceipt>((resolve) => resolve(moveAtomicSync(...args))),
+    },
+  ]
+) {
+  test(`${name}: a file that is moved takes its checksum along`, () =>
+    inScratch(async (directory) => {
+      const from = join(directory, "from");
+      const to = join(directory, "sub", "to");
+      await writeTextAtomic(from, "one", { checksum: "sha512" });
+      await move(from, to);
+      assert.deepEqual(readdirSync(directory), ["sub"]);
+      assert.deepEqual(readdirSync(join(directory, "sub")).toSorted(), [
+        "to",
+        "to.sha512",
+      ]);
+      const { digest } = await verifyChecksum(to);
+      assert.equal(digest, digestOf("one\n", "sha512"));
+      // Over one with a checksum of its own, and of another algorithm.
+      await writeTextAtomic(from, "two", { checksum: true });
+      await move(from, to, { overwrite: true });
+      assert.deepEqual(readdirSync(join(directory, "sub")).toSorted(), [
+        "to",
+        "to.sha256",
+      ]);
+      await verifyChecksum(to);
+      // Without one, over one that has.
+      await writeTextAtomic(from, "three");
+      await move(from, to, { overwrite: true });
+      assert.equal((await verifyChecksum(to)).digest, digestOf("three\n"));
+      await writeTextAtomic(from, "four", { checksum: true });
+      await assert.rejects(move(from, to), AlreadyExistsError);
+      await verifyChecksum(from);
+      await verifyChecksum(to);
+      writeFileSync(from, "damaged");
+      await move(from, to, { overwrite: true });
+      await assert.rejects(verifyChecksum(to), ChecksumMismatchError);
+    }));
+
+  test(`${name}: a move of a file with a checksum may fail at any call`, () =>
+    inScratch(async (directory) => {
+      for (let index = 0, failed = true; failed; index++) {
+        const from = join(directory, `from${index}`);
+        const to = join(directory, `to${index}`);
+        await writeTextAtomic(from, "one", { checksum: true });
+        const port = new FaultPort().failNth(index, "EIO");
+        const error = await onPort(
+          port,
+          () => move(from, to).catch((error) => error),
+        );
+        failed = error instanceof Error;
+        for (const path of [from, to]) {
+          if (existsSync(path)) await verifyChecksum(path);
+        }
+        assert.ok(existsSync(from) || existsSync(to));
+        assert.deepEqual(leftovers(directory), []);
+        assert.ok(index < 200);
+      }
+    }));
+}
+
+test("a file with a checksum is not changed in place", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    await writeJsonlAtomic(path, [1], { checksum: true });
+    const calls = [
+      () => appendJsonl(path, [2]),
+      () => Promise.resolve().then(() => appendJsonlSync(path, [2])),
+      () => repairJsonl(path),
+    ];
+    for (const call of calls) {
+      const error = await rejection(call());
+      assert.ok(error instanceof AtomicError);
+      assert.equal(error.code, "HAS_CHECKSUM");
+    }
+    await verifyChecksum(path);
+    await writeJsonlAtomic(path, [1], { checksum: false });
+    await appendJsonl(path, [2]);
+    assert.equal(readFileSync(path, "utf8"), "1\n2\n");
   }));

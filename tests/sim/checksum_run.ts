@@ -8,6 +8,7 @@
 
 import { currentPort, substitutePort } from "../../_runtime/current.ts";
 import {
+  moveAtomic,
   openAtomicWriter,
   updateTextAtomic,
   writeBytesAtomicSync,
@@ -34,6 +35,8 @@ import { lookAfterCrash, lookAlive, type Scene } from "./scene.ts";
 import { liveView, lookUp, pathsIn, type View, written } from "./view.ts";
 
 const PATH = "/d/f";
+/** What is moved. */
+const OTHER = "/d/g";
 const encoder = new TextEncoder();
 
 const ALGORITHMS = ["sha512", "sha256", "sha1"] as const;
@@ -81,10 +84,12 @@ export interface ChecksumForm {
   readonly removes?: true;
   /** What the file holds then; without it, what it held. */
   readonly text?: string;
+  /** What else there is. */
+  prepare?(root: Process): void;
   write(options: WriteOptions): Promise<unknown>;
 }
 
-export const CHECKSUM_FORMS: readonly ChecksumForm[] = [
+export const CHECKSUM_FORMS: ChecksumForm[] = [
   {
     name: "writeTextAtomic, checksum: true",
     text: "new\n",
@@ -150,6 +155,22 @@ export const CHECKSUM_FORMS: readonly ChecksumForm[] = [
   },
 ];
 
+for (const hasChecksum of [true, false]) {
+  CHECKSUM_FORMS.push({
+    name: `moveAtomic, ${hasChecksum ? "with a checksum" : "without one"}`,
+    text: "new\n",
+    prepare(root) {
+      const bytes = encoder.encode("new\n");
+      put(root, OTHER, bytes);
+      if (!hasChecksum) return;
+      const text = `${digestOf("sha256", bytes)}  g\n# id=0\n`;
+      put(root, `${OTHER}.sha256`, encoder.encode(text));
+    },
+    write: ({ createNew: _, durability }) =>
+      moveAtomic(OTHER, PATH, { durability, overwrite: true }),
+  });
+}
+
 /** What comes after a crash. */
 const SECOND: ChecksumForm = {
   name: "writeTextAtomic",
@@ -163,10 +184,14 @@ function put(process: Process, path: string, bytes: Uint8Array): void {
   process.close(file);
 }
 
-function machineWith({ text, sidecar }: Found): Machine {
+function machineWith(
+  { text, sidecar }: Found,
+  { prepare }: ChecksumForm,
+): Machine {
   const machine = new Machine();
   const root = machine.start("setup", 1);
   root.mkdir("/d");
+  prepare?.(root);
   if (text !== undefined) put(root, PATH, encoder.encode(text));
   if (sidecar !== undefined) {
     const [algorithm, ...texts] = sidecar;
@@ -201,15 +226,15 @@ function machineAfter(view: View): Machine {
 }
 
 /** Whether the file is named by its checksums; whether it has any is returned. */
-function checkFits(view: View): boolean {
-  const file = lookUp(view, PATH);
+function checkFits(view: View, path = PATH): boolean {
+  const file = lookUp(view, path);
   let isChecked = false;
   for (const algorithm of ALGORITHMS) {
-    const sidecar = lookUp(view, `${PATH}.${algorithm}`);
+    const sidecar = lookUp(view, `${path}.${algorithm}`);
     if (sidecar === undefined) continue;
     isChecked = true;
     const text = new TextDecoder().decode(sidecar.bytes);
-    const isWhole = /^[0-9a-f]+ {2}f\n(?:# previous=[0-9a-f]+\n)*# id=.+\n$/
+    const isWhole = /^[0-9a-f]+ {2}[fg]\n(?:# previous=[0-9a-f]+\n)*# id=.+\n$/
       .test(text);
     if (!isWhole) throw new Violation(`a sidecar is torn: ${text}`);
     if (
@@ -257,9 +282,10 @@ async function travel(
     claims: [new FileClaim(PATH, legal, true, initial)],
     innocents: new Map(),
     paths: new Set([...pathsIn(initial), PATH]),
-    passing: /^\/d\/(?:\.f\.lock|f\.sha)/,
+    passing: /^\/d\/(?:\.[fg]\.lock|[fg]\.sha)/,
     isSecret: false,
     check(view) {
+      checkFits(view, OTHER);
       if (!checkFits(view) && wasChecked && !form.removes) {
         throw new Violation("its checksum is gone");
       }
@@ -342,7 +368,8 @@ function checkReceipt(
   if (form.removes && isChecked) {
     throw new Violation("it is to have no checksum any more");
   }
-  if (!isReceipt(receipt) || form.text === undefined) return;
+  const isMove = form.prepare !== undefined;
+  if (isMove || !isReceipt(receipt) || form.text === undefined) return;
   if ((receipt.digest !== undefined) !== isChecked) {
     throw new Violation(`the receipt says ${receipt.digest}`);
   }
@@ -368,7 +395,7 @@ export async function checksumRuns(
         : [{}, { durability: "ordered" }, { createNew: true }] as const
     ) {
       const name = `${form.name}, ${found.name}, ${JSON.stringify(options)}`;
-      const trip = { name, machine: machineWith(found), form, options };
+      const trip = { name, machine: machineWith(found, form), form, options };
       const { finding, disks, calls } = await travel(trip, tally, bounds);
       if (finding !== undefined) return finding;
       for (const disk of disks) {
@@ -394,7 +421,7 @@ export async function checksumRuns(
             {
               ...trip,
               name: `${name}; call ${index}, ${call.name}, fails`,
-              machine: machineWith(found),
+              machine: machineWith(found, form),
               fault: (other, now) =>
                 other.name !== "sleep" &&
                   (now === index || isForEver && now > index)

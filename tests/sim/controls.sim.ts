@@ -811,6 +811,16 @@ const CONTROLS: readonly Control[] = [
     exploration: "names: repairJsonlSync",
     finds: /has more than was promised/,
   },
+  {
+    breaks: "a file is moved before its checksum",
+    edits: [{
+      file: "_move_checksum.ts",
+      find: "    previous: [...new Set([...digests.previous, ...before])],\n",
+      replace: "    previous: [],\n",
+    }],
+    exploration: "checksums: moveAtomic, with a checksum",
+    finds: /the file holds "\w+\\n", and its sha\d+ says/,
+  },
 ];
 
 /** Runs one exploration on the copy of the code there, in its short form. */

@@ -1,0 +1,84 @@
+/**
+ * The checksum of a file that gets another name: written beside the new name
+ * before the file is there, removed beside the old one once it is gone.
+ *
+ * @module
+ */
+
+import { checksumCameMeanwhile } from "./_checksum_choice.ts";
+import { replaceSidecar, type WriteRequest } from "./_core.ts";
+import type { DirectoryRequest } from "./_directories.ts";
+import type { HeldLock } from "./_lock.ts";
+import { type Protocol, SystemCallError } from "./_protocol.ts";
+import type { FileStatus, Port } from "./_runtime/port.ts";
+import {
+  currentDigest,
+  type Digests,
+  ownSidecars,
+  previousDigests,
+  removeSidecars,
+} from "./_sidecar.ts";
+import type { Target } from "./_target.ts";
+
+/** What this needs to know of a move. */
+interface ChecksumMove extends DirectoryRequest {
+  readonly held: readonly HeldLock[];
+}
+
+/** Has a checksum beside the new name say what the file holds, and what it replaces; returns whether there is one. */
+export function* placeChecksum(
+  port: Port,
+  request: ChecksumMove,
+  from: string,
+  to: Target,
+  status: FileStatus,
+): Protocol<boolean> {
+  const [own] = yield* ownSidecars(port, from, request);
+  const [replaced] = yield* ownSidecars(port, to.path, request);
+  const kept = own ?? replaced;
+  if (kept === undefined) return false;
+  if (request.held.length === 0) throw checksumCameMeanwhile();
+  const { algorithm } = kept;
+  // What the old name says is not questioned: damage would be called good.
+  const digests = own ?? {
+    digest: (yield* currentDigest(port, from, algorithm, request)) ?? "",
+    previous: [],
+  };
+  const before = yield* previousDigests(port, to.path, algorithm, request);
+  const named: Digests = {
+    digest: digests.digest,
+    previous: [...new Set([...digests.previous, ...before])],
+  };
+  const write: WriteRequest = {
+    ...request,
+    path: to.path,
+    mode: undefined,
+    owner: undefined,
+    preserve: true,
+    symlinks: "reject",
+    createNew: false,
+    held: undefined,
+    wanted: undefined,
+    checksum: undefined,
+  };
+  const like = { mode: status.mode, owner: status };
+  const place = { ...to, existing: to.existing ?? status };
+  try {
+    yield* replaceSidecar(port, write, place, algorithm, named, like);
+    yield* removeSidecars(port, request, to, algorithm);
+  } catch (error) {
+    // The file has its old name, and both checksums name it.
+    if (error instanceof SystemCallError) error.committed = false;
+    throw error;
+  }
+  return true;
+}
+
+/** Removes the checksum beside the old name. */
+export function removeChecksum(
+  port: Port,
+  request: DirectoryRequest,
+  from: Pick<Target, "path" | "directory">,
+): Protocol<void> {
+  return removeSidecars(port, request, from, false);
+}

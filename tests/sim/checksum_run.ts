@@ -134,7 +134,7 @@ export const CHECKSUM_FORMS: ChecksumForm[] = [
   {
     name: "updateTextAtomic, checksum: true",
     text: "new\n",
-    write: (options) =>
+    write: ({ createNew: _, ...options }) =>
       updateTextAtomic(PATH, () => "new\n", {
         ...options,
         checksum: true,

@@ -53,9 +53,6 @@ interface SidecarRequest {
   readonly signal: AbortSignal | undefined;
 }
 
-/** The strongest first. */
-const ALGORITHMS: readonly ChecksumAlgorithm[] = ["sha512", "sha256", "sha1"];
-
 /** More were never in place at the same time; a longer file is somebody else's. */
 const MOST_PREVIOUS = 8;
 const MOST_BYTES = 4096;
@@ -68,26 +65,35 @@ export function sidecarPath(
   return `${path}.${algorithm}`;
 }
 
-/** The checksums that this library keeps of a file. */
+/** The checksums that this library keeps of a file: it writes none by SHA-1. */
 export function* ownSidecars(
   host: Host,
   file: string,
   request: SidecarRequest,
 ): Protocol<Sidecar[]> {
-  const found = yield* sidecarsOf(host, file, request);
+  const found = yield* findSidecars(host, file, ["sha512", "sha256"], request);
   // One that somebody has published says what the content should be, and is not
   // ours to change.
   return found.filter(({ id }) => id !== undefined);
 }
 
 /** The checksums that a file has, the strongest first. */
-export function* sidecarsOf(
+export function sidecarsOf(
   host: Host,
   file: string,
   request: SidecarRequest,
 ): Protocol<Sidecar[]> {
+  return findSidecars(host, file, ["sha512", "sha256", "sha1"], request);
+}
+
+function* findSidecars(
+  host: Host,
+  file: string,
+  algorithms: readonly ChecksumAlgorithm[],
+  request: SidecarRequest,
+): Protocol<Sidecar[]> {
   const found: Sidecar[] = [];
-  for (const algorithm of ALGORITHMS) {
+  for (const algorithm of algorithms) {
     const sidecar = yield* findSidecar(host, file, algorithm, request);
     // Somebody else's has nothing to do with the file.
     if (typeof sidecar === "object") found.push(sidecar);
@@ -125,6 +131,8 @@ function* findSidecar(
     capacity: MOST_BYTES,
   };
   let bytes: Uint8Array;
+  // Every write asks, and nearly always there is none.
+  if (!(yield* call("access", path))) return undefined;
   try {
     const { kind, size } = yield* call("lstat", path);
     // Neither follows a link that somebody has planted, nor waits for a pipe.

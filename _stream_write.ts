@@ -171,7 +171,7 @@ export class StreamWrite {
 }
 
 /** Its checksum, now that its turn has come: a digest of what is written already cannot be begun any more. */
-function* chooseAgain(write: StagedWrite): Protocol<void> {
+export function* chooseAgain(write: StagedWrite): Protocol<void> {
   const { port, request, target: { path } } = write;
   const { held, wanted } = request;
   const checksum = yield* chooseChecksum(port, path, wanted, request);

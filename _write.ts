@@ -44,7 +44,12 @@ import { currentPort } from "./_runtime/current.ts";
 import type { Port } from "./_runtime/port.ts";
 import { inSlot } from "./_slots.ts";
 import { type Chunks, chunksOf, type Source } from "./_source.ts";
-import { Gatherer, ProgressCount, StreamWrite } from "./_stream_write.ts";
+import {
+  chooseAgain,
+  Gatherer,
+  ProgressCount,
+  StreamWrite,
+} from "./_stream_write.ts";
 import {
   checkLock,
   type LockableRequest,
@@ -219,6 +224,7 @@ export function writeFromSync<S>(
     }
     progress.tell(gatherer.bytes);
     for (const piece of gatherer.rest()) yield* append(write, piece);
+    yield* chooseAgain(write);
   }
   try {
     return underLockIfChecksummed(
@@ -435,12 +441,6 @@ function* writeOvertaking(
   // Last, since the source may have called other writes of the same file.
   function* appendAndStrengthen(write: StagedWrite): Protocol<void> {
     yield* appendAll(write);
-    const { checksum } = hasLock
-      ? yield* withChecksum(port, given, path)
-      : { checksum: yield* hasChecksum(port, path, given) };
-    if (checksum && checksum !== request.checksum) {
-      throw checksumCameMeanwhile();
-    }
     const durability = durabilityToOvertake(port, path, request.durability);
     if (durability === request.durability) return;
     write.request = { ...request, durability };

@@ -100,6 +100,14 @@ const sync: SystemCalls = {
   truncate: (file, length) => handle(file).truncateSync(length),
   close: (file) => handle(file).close(),
   lstat: (path) => status(Deno.lstatSync(path)),
+  access(path) {
+    try {
+      Deno.lstatSync(path);
+      return true;
+    } catch {
+      return false;
+    }
+  },
   readlink: (path) => Deno.readLinkSync(path),
   realpath: (path) => Deno.realPathSync(path),
   mkdir: (path) => Deno.mkdirSync(path),
@@ -143,6 +151,7 @@ const async: AsyncSystemCalls = {
   truncate: (file, length) => handle(file).truncate(length),
   close: (file) => Promise.resolve(handle(file).close()),
   lstat: async (path) => status(await Deno.lstat(path)),
+  access: (path) => Deno.lstat(path).then(() => true, () => false),
   readlink: (path) => Deno.readLink(path),
   realpath: (path) => Deno.realPath(path),
   mkdir: (path) => Deno.mkdir(path),

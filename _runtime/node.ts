@@ -84,6 +84,7 @@ export function nodePort(): Port {
     truncate: (file, length) => fs.ftruncateSync(fd(file), length),
     close: (file) => fs.closeSync(fd(file)),
     lstat: (path) => status(fs.lstatSync(path)),
+    access: (path) => fs.existsSync(path),
     readlink: (path) => fs.readlinkSync(path),
     // The plain form walks the path in JavaScript, one lstat for each part.
     realpath: (path) => fs.realpathSync.native(path),
@@ -107,8 +108,17 @@ export function nodePort(): Port {
   const fsync = promisify(fs.fsync);
   const ftruncate = promisify(fs.ftruncate);
   const close = promisify(fs.close);
-  const { lstat, readlink, mkdir, link, rename, unlink, readdir, statfs } =
-    fs.promises;
+  const {
+    access,
+    lstat,
+    readlink,
+    mkdir,
+    link,
+    rename,
+    unlink,
+    readdir,
+    statfs,
+  } = fs.promises;
   const realpath = promisify(fs.realpath.native);
 
   const async: AsyncSystemCalls = {
@@ -128,6 +138,7 @@ export function nodePort(): Port {
     truncate: (file, length) => ftruncate(fd(file), length),
     close: (file) => close(fd(file)),
     lstat: async (path) => status(await lstat(path)),
+    access: (path) => access(path).then(() => true, () => false),
     readlink: (path) => readlink(path),
     realpath: (path) => realpath(path),
     mkdir: (path) => mkdir(path).then(() => {}),

@@ -70,6 +70,8 @@ export interface SystemCalls {
   truncate(file: OpenFile, length: number): void;
   close(file: OpenFile): void;
   lstat(path: string): FileStatus;
+  /** Whether something can be found there. Cheaper than an `lstat` that fails. */
+  access(path: string): boolean;
   readlink(path: string): string;
   realpath(path: string): string;
   /** Mode 0777, less the umask. */

@@ -69,7 +69,7 @@ async function between<T>(
 }
 
 /** Calls that only look. */
-const LOOKS = ["lstat", "realpath", "fstat"];
+const LOOKS = ["access", "lstat", "realpath", "fstat"];
 
 function changes(port: FaultPort): string[] {
   return port.names.filter((name) => !LOOKS.includes(name));

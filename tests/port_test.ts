@@ -81,7 +81,9 @@ for (const [form, calls] of FORMS) {
         await calls.realpath(join(directory, "link", "f")),
         path,
       );
+      assert.equal(await calls.access(path), true);
       await calls.unlink(path);
+      assert.equal(await calls.access(path), false);
       assert.equal(readFileSync(join(directory, "h"), "utf8"), "0123456789");
 
       const handle = await calls.open(directory);

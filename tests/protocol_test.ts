@@ -24,9 +24,8 @@ const REPLACE = [
   "realpath",
   "lstat",
   // Has it a checksum?
-  "lstat",
-  "lstat",
-  "lstat",
+  "access",
+  "access",
   "create",
   "fstat",
   "open",

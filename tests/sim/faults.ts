@@ -30,6 +30,7 @@ const CODES: Readonly<Record<keyof SystemCalls, readonly string[]>> = {
   truncate: ["EIO"],
   close: ["EIO"],
   lstat: ["EACCES", "EIO"],
+  access: [],
   readlink: ["EACCES", "EIO"],
   realpath: ["EACCES", "EIO", "EMFILE"],
   mkdir: ["EACCES", "EDQUOT", "EIO", "ENOSPC"],

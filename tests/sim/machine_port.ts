@@ -209,6 +209,15 @@ export class MachinePort implements Port {
       const status = statusOf(this.process.lstat(path));
       return this.#options.plain?.test(path) ? plain(status) : status;
     },
+    access: (path) => {
+      try {
+        this.process.lstat(path);
+        return true;
+      } catch (error) {
+        if (error instanceof PosixError) return false;
+        throw error;
+      }
+    },
     readlink: (path) => this.process.readlink(path),
     realpath: (path) => this.process.realpath(path),
     mkdir: (path) => this.process.mkdir(path),

@@ -7,7 +7,7 @@
  */
 
 import type { ChecksumAlgorithm } from "./_options.ts";
-import { type Protocol, Refusal } from "./_protocol.ts";
+import { failedWith, type Protocol, Refusal } from "./_protocol.ts";
 import type { Host } from "./_runtime/port.ts";
 import { ownSidecars } from "./_sidecar.ts";
 
@@ -53,6 +53,20 @@ export function* isChecksummed(
   request: ChoiceRequest,
 ): Protocol<boolean> {
   return isExpected(host, file) || (yield* hasChecksum(host, file, request));
+}
+
+/** The same, without a retry, which would hold the event loop: where no descriptor is free to look, there may be one. */
+export function* mayBeChecksummed(
+  host: Host,
+  file: string,
+  request: ChoiceRequest,
+): Protocol<boolean> {
+  try {
+    return yield* isChecksummed(host, file, { ...request, retryMs: 0 });
+  } catch (error) {
+    if (failedWith(error, "EMFILE", "ENFILE")) return true;
+    throw error;
+  }
 }
 
 /** Whether this library keeps a checksum of the file. */

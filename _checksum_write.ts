@@ -5,6 +5,7 @@
  */
 
 import { replaceSidecar, type WriteRequest } from "./_core.ts";
+import { demandOf } from "./_demand.ts";
 import { runAsync, runSync } from "./_drive.ts";
 import { type Attempt, explain } from "./_failure.ts";
 import type { ChecksumWriteOptions, WriteReceipt } from "./_options.ts";
@@ -20,6 +21,7 @@ import {
 import { resolveTarget } from "./_target.ts";
 import {
   type LockableRequest,
+  needsOf,
   underLock,
   underLockSync,
 } from "./_under_lock.ts";
@@ -86,7 +88,12 @@ function prepareSidecar(
     given,
   );
   const wanted = options.algorithm ?? "sha256";
-  return { port, attempt, request: { ...request, wanted, parents: false } };
+  const demand = demandOf(needsOf(options.lock, wanted), options);
+  return {
+    port,
+    attempt,
+    request: { ...request, wanted, demand, parents: false },
+  };
 }
 
 function* replaceOwn(

@@ -63,8 +63,27 @@ export function* checkDemand(
     ? []
     : needs.filter((need) => isNamed || host.looksUnasked.includes(need));
   if (require.length === 0 && mayLack.length === 0) return;
-  const known = yield* knownOf(host, directory, require.length > 0);
-  const { around } = known;
+  const isWhole = require.length > 0;
+  const before = knownBefore(host, directory, isWhole);
+  try {
+    yield* check(host, demand, mayLack, directory, before);
+  } catch (error) {
+    if (before === undefined || !(error instanceof Refusal)) throw error;
+    // What is mounted there may be something else by now.
+    forget(host, directory);
+    yield* check(host, demand, mayLack, directory, undefined);
+  }
+}
+
+function* check(
+  host: Host,
+  { require, safety }: Demand,
+  mayLack: readonly Need[],
+  directory: string,
+  before: Known | undefined,
+): Protocol<void> {
+  const isWhole = require.length > 0;
+  const { around } = before ?? (yield* lookAt(host, directory, isWhole));
   const findings = require.length > 0 ? findingsOf(host, around) : undefined;
   for (const guarantee of require) {
     const finding = findings?.[guarantee];
@@ -88,8 +107,7 @@ export function* checkDemand(
       `${reason}: use a local file system, or accept it with safety: "warn" or "best-effort"`,
     );
   }
-  if (known.hasWarned) return;
-  known.hasWarned = true;
+  if (isNoted(host, directory)) return;
   host.warn(`@aj/atomic: ${reason}`);
 }
 
@@ -108,35 +126,63 @@ function lacks({ candidates, upper }: Surroundings, need: Need): boolean {
 /** What is remembered of a directory. */
 interface Known {
   readonly around: Surroundings;
-  /** With the list of mounts. */
+  /** With what the list of mounts says of it. */
   readonly isWhole: boolean;
-  hasWarned: boolean;
 }
 
 const knownByHost = new WeakMap<Host, Map<string, Known>>();
+const warnedByHost = new WeakMap<Host, Set<string>>();
 
 /** Bounds the memory: of so many, the oldest are forgotten, and looked at again. */
 const MOST_KNOWN = 1000;
 
-function* knownOf(
+function knownBefore(
+  host: Host,
+  directory: string,
+  isWhole: boolean,
+): Known | undefined {
+  const known = knownByHost.get(host)?.get(directory);
+  return known?.isWhole || !isWhole ? known : undefined;
+}
+
+function forget(host: Host, directory: string): void {
+  knownByHost.get(host)?.delete(directory);
+}
+
+/** Looks, and remembers what was seen. */
+function* lookAt(
   host: Host,
   directory: string,
   isWhole: boolean,
 ): Protocol<Known> {
   let known = knownByHost.get(host);
   if (known === undefined) knownByHost.set(host, known = new Map());
-  const before = known.get(directory);
-  if (before !== undefined && (before.isWhole || !isWhole)) return before;
-  const around = isWhole
+  const looked = isWhole
     ? yield* lookAround(host, directory)
     : yield* glance(host, directory);
-  const hasWarned = before?.hasWarned ?? false;
-  const found: Known = { around, isWhole, hasWarned };
+  const found: Known = { around: withoutMounts(looked), isWhole };
   // What could not be looked at may be, next time.
-  const isSeen = around.status !== undefined &&
-    (!isWhole || around.mount !== undefined);
+  const isSeen = looked.status !== undefined &&
+    (!isWhole || looked.mount !== undefined);
   if (isSeen) known.set(directory, found);
   const [oldest] = known.keys();
   if (known.size > MOST_KNOWN && oldest !== undefined) known.delete(oldest);
   return found;
+}
+
+/** The list of all mounts is long, and was needed to find this one. */
+function withoutMounts(around: Surroundings): Surroundings {
+  const { upper } = around;
+  return { ...around, mounts: [], upper: upper && withoutMounts(upper) };
+}
+
+/** Whether the directory was warned of before. */
+function isNoted(host: Host, directory: string): boolean {
+  let warned = warnedByHost.get(host);
+  if (warned === undefined) warnedByHost.set(host, warned = new Set());
+  if (warned.has(directory)) return true;
+  warned.add(directory);
+  const [oldest] = warned;
+  if (warned.size > MOST_KNOWN && oldest !== undefined) warned.delete(oldest);
+  return false;
 }

@@ -154,7 +154,7 @@ export const FILESYSTEMS: readonly Filesystem[] = [
     levels: JOURNALED,
     lacks: [],
     note:
-      "its journal is assumed: a file system made without one shows nothing of it",
+      "its journal keeps a synced rename; one that is made without is looked for",
     source: `${KERNEL}/ext4/journal.html, ${LAB}`,
   },
   {

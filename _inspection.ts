@@ -22,7 +22,7 @@ import {
   SystemCallError,
 } from "./_protocol.ts";
 import type { Host } from "./_runtime/port.ts";
-import { sidecarsOf } from "./_sidecar.ts";
+import { ownSidecars } from "./_sidecar.ts";
 import { lookAround, type Surroundings } from "./_surroundings.ts";
 import { lstatIfPresent } from "./_target.ts";
 
@@ -150,7 +150,7 @@ function* withChecksum(
   const request = { retryMs: 0, signal: undefined };
   let path: string;
   try {
-    const [sidecar] = yield* sidecarsOf(host, real, request);
+    const [sidecar] = yield* ownSidecars(host, real, request);
     if (sidecar === undefined) return findings;
     path = sidecar.path;
   } catch (error) {
@@ -180,6 +180,7 @@ function* nearest(host: Host, path: string): Protocol<Nearest> {
     const above = directoryOf(host, place);
     try {
       const real = yield* call("realpath", place);
+      if (host.permission("read", real) !== "granted") break;
       const { kind } = yield* call("lstat", real);
       return kind === "directory"
         ? { real: undefined, directory: real }

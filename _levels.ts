@@ -51,7 +51,8 @@ const OPTIONS: readonly (readonly [option: RegExp, weakness: Weakness])[] = [
     level: "not-promised",
     words: "it makes no checksums of data",
   }],
-  [/^ro$/, {
+  // The second after an error, the third after an administrator's order.
+  [/^(?:ro|emergency_ro|shutdown)$/, {
     guarantees: [
       "atomicVisibility",
       "crashDurability",
@@ -186,6 +187,7 @@ function* weaknessesOf(
       words: "mount options that weaken it could not be looked for",
     };
   }
+  yield* journalWeaknesses(around);
   if (host.platform === "darwin" && host.runtime === "Bun") {
     yield {
       guarantees: ["crashDurability"],
@@ -193,4 +195,16 @@ function* weaknessesOf(
       words: `the fsync of Bun is ${fsyncOf(host)}`,
     };
   }
+}
+
+function* journalWeaknesses(around: Surroundings): Generator<Weakness> {
+  if (around.upper !== undefined) yield* journalWeaknesses(around.upper);
+  if (around.mount?.type !== "ext4" || around.hasJournal) return;
+  yield {
+    guarantees: ["crashDurability"],
+    level: "best-effort",
+    words: around.hasJournal === false
+      ? "it was made without a journal: a power cut may lose a name"
+      : "whether it has a journal could not be looked at",
+  };
 }

@@ -8,6 +8,8 @@
 export interface Mount {
   readonly id: string;
   readonly parent: string;
+  /** The numbers of its device, as in `"8:1"`. */
+  readonly device: string;
   /** Where it is mounted. */
   readonly point: string;
   readonly type: string;
@@ -18,14 +20,19 @@ export interface Mount {
 /** Reads the list. What is no line of it is left out. */
 export function parseMounts(list: string): Mount[] {
   return list.split("\n").flatMap((line) => {
-    const [place = "", filesystem = ""] = line.split(" - ");
-    const [id = "", parent = "", , , point = "", own = ""] = place.split(" ");
+    // The source may be a "-" too.
+    const end = line.indexOf(" - ");
+    const place = line.slice(0, Math.max(0, end));
+    const filesystem = line.slice(end + " - ".length);
+    const [id = "", parent = "", device = "", , point = "", own = ""] = place
+      .split(" ");
     const [type = "", , shared = ""] = filesystem.split(" ");
     if (point === "" || type === "") return [];
     const options = [own, shared].flatMap((list) => list.split(","));
     return [{
       id,
       parent,
+      device,
       point: unescaped(point),
       type: unescaped(type),
       options: options.map(unescaped),

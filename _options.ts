@@ -732,7 +732,13 @@ export interface ChecksumOptions {
 export interface ChecksumWriteOptions extends
   Pick<
     WriteOptions,
-    "durability" | "lock" | "retryMs" | "signal" | "symlinks"
+    | "durability"
+    | "lock"
+    | "require"
+    | "retryMs"
+    | "safety"
+    | "signal"
+    | "symlinks"
   > {
   /**
    * How it is computed.
@@ -777,6 +783,8 @@ const CHECKSUM_WRITE_CHECKS = {
   algorithm: oneOf("sha256", "sha512"),
   durability: WRITE_CHECKS.durability,
   lock,
+  require: guarantees,
+  ...SAFETY_CHECKS,
   retryMs: milliseconds,
   signal,
   symlinks: WRITE_CHECKS.symlinks,

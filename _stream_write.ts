@@ -8,7 +8,8 @@
 import {
   checksumCameMeanwhile,
   chooseChecksum,
-  isChecksummed,
+  isExpected,
+  mayBeChecksummed,
 } from "./_checksum_choice.ts";
 import {
   append,
@@ -103,10 +104,7 @@ export class StreamWrite {
       symlinks: "replace",
       demand: MET,
     } as const;
-    const isKept = isChecksummed(this.#port, path, {
-      ...request,
-      retryMs: 0,
-    });
+    const isKept = mayBeChecksummed(this.#port, path, request);
     return runInline(this.#port, isKept) ? locking(found) : found;
   }
 
@@ -188,6 +186,9 @@ export function* beginStream(
   request.signal?.throwIfAborted();
   const target = yield* resolveTarget(port, request);
   const { wanted } = request;
-  const checksum = yield* chooseChecksum(port, target.path, wanted, request);
+  const { path } = target;
+  const chosen = yield* chooseChecksum(port, path, wanted, request);
+  // One is being made: the digest is taken all the same, and chosen at the end.
+  const checksum = chosen ?? (isExpected(port, path) ? "sha256" : undefined);
   return yield* stage(port, { ...request, checksum }, target);
 }

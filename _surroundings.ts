@@ -11,6 +11,7 @@ import {
   filesystemNamed,
   filesystemsOf,
 } from "./_filesystems.ts";
+import { hasJournal } from "./_journal.ts";
 import { type Mount, mountOf, optionValue, parseMounts } from "./_mounts.ts";
 import { call, closing, type Protocol, SystemCallError } from "./_protocol.ts";
 import {
@@ -32,6 +33,8 @@ export interface Surroundings {
   readonly mounts: readonly Mount[];
   /** That of the upper layer, where it is an overlay. */
   readonly upper: Surroundings | undefined;
+  /** Whether it keeps a journal, where that depends and could be looked at. */
+  readonly hasJournal: boolean | undefined;
   /** What `statfs` reported, if it did. */
   readonly status: FilesystemStatus | undefined;
   /** How all this is known, or why it is not. */
@@ -78,8 +81,9 @@ function* seen(
     : filesystemsOf(host.platform, type);
   const mount = mountOf(list.mounts, directory);
   const named = mount && filesystemNamed(mount.type);
-  const fits = mount === undefined || type === undefined ||
-    (named === undefined ? possible.length === 0 : possible.includes(named));
+  // A path that statfs does not reach may lead elsewhere.
+  const fits = mount === undefined || type !== undefined &&
+      (named === undefined ? possible.length === 0 : possible.includes(named));
   if (mount !== undefined && fits) {
     evidence.push(
       `type ${mount.type} from ${MOUNTS}, mounted at ${mount.point}`,
@@ -95,6 +99,9 @@ function* seen(
       mount,
       mounts: list.mounts,
       upper,
+      hasJournal: mount.type === "ext4"
+        ? yield* hasJournal(host, mount.device)
+        : undefined,
       status,
       evidence,
     };
@@ -117,6 +124,7 @@ function* seen(
     mount: undefined,
     mounts: list.mounts,
     upper: undefined,
+    hasJournal: undefined,
     status,
     evidence,
   };

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { expectChecksum } from "./_checksum_choice.ts";
+import { type ChecksumWish, expectChecksum } from "./_checksum_choice.ts";
 import type { WriteRequest } from "./_core.ts";
 import { MET } from "./_demand.ts";
 import { describe } from "./_describe.ts";
@@ -45,8 +45,11 @@ export function locking(request: LockableRequest): LockableRequest {
 }
 
 /** What a write asks of its file system: not a lock that is held already. */
-export function needsOf(lock: LockWish): readonly Need[] {
-  const isTaken = lock !== undefined && lock !== false && !isLock(lock);
+export function needsOf(
+  lock: LockWish,
+  checksum?: ChecksumWish,
+): readonly Need[] {
+  const isTaken = lock ? !isLock(lock) : Boolean(checksum);
   return isTaken ? ["rename", "lock"] : ["rename"];
 }
 
@@ -194,7 +197,7 @@ function wantedBy(
     {
       ...request,
       signal: eitherOf(options.signal, signal),
-      demand: { ...request.demand, needs: needsOf(lock) },
+      demand: { ...request.demand, needs: needsOf(lock, request.wanted) },
     },
     options.timeoutMs,
   );

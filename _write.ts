@@ -11,6 +11,7 @@ import {
   hasChecksum,
   isChecksummed,
   isExpected,
+  mayBeChecksummed,
 } from "./_checksum_choice.ts";
 import {
   append,
@@ -118,7 +119,7 @@ export function prepare<Options extends WriteOptions>(
     createNew: options.createNew ?? false,
     retryMs: options.retryMs ?? 1000,
     signal: options.signal,
-    demand: demandOf(needsOf(options.lock), options),
+    demand: demandOf(needsOf(options.lock, options.checksum), options),
     lock: options.lock,
     isKept: false,
     wanted: options.checksum,
@@ -312,7 +313,7 @@ function unlessChecksummed(
 ): InCallOrder | undefined {
   const { port } = prepared;
   const located = locateNow(port, request);
-  const isKept = isChecksummed(port, located.path, { ...request, retryMs: 0 });
+  const isKept = mayBeChecksummed(port, located.path, request);
   if (runInline(port, isKept)) return undefined;
   return ordered(prepared, request, located);
 }

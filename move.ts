@@ -17,7 +17,7 @@
  * @module
  */
 
-import { expectChecksum, isChecksummed } from "./_checksum_choice.ts";
+import { expectChecksum, mayBeChecksummed } from "./_checksum_choice.ts";
 import { demandOf } from "./_demand.ts";
 import { runAsync, runInline, runSync } from "./_drive.ts";
 import { type Attempt, explain } from "./_failure.ts";
@@ -226,9 +226,8 @@ function* keepsChecksum(
   request: MoveRequest,
   { from, to }: Route,
 ): Protocol<boolean> {
-  const looking = { ...request, retryMs: 0 };
-  return (yield* isChecksummed(port, from.path, looking)) ||
-    (yield* isChecksummed(port, to.path, looking));
+  return (yield* mayBeChecksummed(port, from.path, request)) ||
+    (yield* mayBeChecksummed(port, to.path, request));
 }
 
 /** Of both files, in call order. */

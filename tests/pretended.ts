@@ -14,13 +14,16 @@ export interface Pretended {
   /** Why that cannot be read. */
   readonly mountsFail?: string;
   readonly freeBytes?: number;
+  /** What sysfs says of who writes the journal. */
+  readonly journal?: string;
 }
 
 const MOUNTS = "/proc/self/mountinfo";
 
 /** Everything but the file systems is real. */
 export function pretending(
-  { type, mounts, mountsFail = "ENOENT", freeBytes = 1e9 }: Pretended,
+  { type, mounts, mountsFail = "ENOENT", freeBytes = 1e9, journal = "17" }:
+    Pretended,
 ): FaultPort {
   const port = new FaultPort();
   port.platform = "linux";
@@ -30,9 +33,17 @@ export function pretending(
     if (name === "statfs" && type !== undefined) {
       return { result: { type, freeBytes } };
     }
-    if (name === "open" && subject === MOUNTS) {
-      if (mounts === undefined) return { code: mountsFail };
-      rest = new TextEncoder().encode(mounts);
+    if (name === "realpath" && `${subject}`.startsWith("/sys/dev/block/")) {
+      return { result: "/sys/devices/sda1" };
+    }
+    const texts: Record<string, string | undefined> = {
+      [MOUNTS]: mounts,
+      "/sys/fs/ext4/sda1/journal_task": `${journal}\n`,
+    };
+    if (name === "open" && Object.hasOwn(texts, `${subject}`)) {
+      const text = texts[`${subject}`];
+      if (text === undefined) return { code: mountsFail };
+      rest = new TextEncoder().encode(text);
       return { result: list };
     }
     if (subject !== list) return undefined;

@@ -235,7 +235,6 @@ function* createWith(
     { staged() {}, checkTurn, olderTemporary: () => undefined },
   );
   const { path } = target;
-  knownFiles(port).delete(path);
   try {
     const { fileSynced, directorySynced } = yield* made;
     return {
@@ -258,7 +257,7 @@ function* createWith(
 
 function* noteBrokenAt(port: Port, path: string): Protocol<void> {
   const status = yield* lstatIfPresent(path);
-  if (status !== undefined) note(port, { path, status }, "broken");
+  if (status !== undefined) note(port, { status }, "broken");
 }
 
 function* appendTo(
@@ -270,7 +269,7 @@ function* appendTo(
 ): Protocol<AppendReceipt> {
   return yield* withEnd(port, request, target, function* (end, progress) {
     const { path, size } = end;
-    const tail = yield* inspectTail(end.file, size);
+    const tail = yield* inspectTail(end.file, size, request.signal);
     if (tail.kind === "torn") throw new TornLine(tail.offset);
     const isWhole = tail.kind === "whole";
     const piece = isWhole ? withNewlineBefore(bytes) : bytes;
@@ -287,9 +286,9 @@ function* appendTo(
       if (directory !== undefined) {
         // If it fails, no later one makes the place durable.
         const status = { ...end.status, size: size + piece.length };
-        note(port, { path, status }, "broken");
+        note(port, { status }, "broken");
         yield* syncSince(port, directory, target.directory, syncFailure);
-        note(port, { path, status }, "placed");
+        note(port, { status }, "placed");
       }
       yield* compare(end);
       return {
@@ -316,7 +315,7 @@ function* repairEnd(
   yield* refuseChecksum(port, request, target);
   return yield* withEnd(port, request, target, function* (end, progress) {
     const { file, path, size } = end;
-    const { kind, offset } = yield* inspectTail(file, size);
+    const { kind, offset } = yield* inspectTail(file, size, request.signal);
     const report = {
       path,
       offset,
@@ -334,10 +333,19 @@ function* repairEnd(
       yield* blockingCall("truncate", file, offset);
     }
     progress.isDone = true;
-    if (kind === "torn") yield* blockingCall("fsync", file);
+    if (kind === "torn") yield* syncCut(port, end, offset);
     yield* compare(end);
     return { ...report, cut };
   });
+}
+
+/** If it fails, what was appended before and not synced may be lost as well. */
+function* syncCut(port: Port, end: End, size: number): Protocol<void> {
+  const status = { ...end.status, size };
+  const known = knownOf(port, end);
+  note(port, { status }, "broken");
+  yield* blockingCall("fsync", end.file);
+  note(port, { status }, known === "placed" ? "placed" : "synced");
 }
 
 /** Of what was cut, so many bytes are told. */
@@ -525,10 +533,12 @@ function* takeBack(
 /** The records must be where the path leads, not in a file that was replaced. */
 function* compare({ path, status }: End): Protocol<void> {
   if (isSame(status, yield* lstatIfPresent(path))) return;
-  throw new Refusal(
+  const replaced = new Refusal(
     "REPLACED",
     "somebody replaced it meanwhile, without its lock: what was done was done to the file that was there before, and is not in the one that is there now; do it again",
   );
+  replaced.committed = "unknown";
+  throw replaced;
 }
 
 /**
@@ -539,8 +549,6 @@ function* compare({ path, status }: End): Protocol<void> {
 type Knowledge = "placed" | "synced" | "unsynced" | "broken";
 
 interface Known {
-  readonly dev: number;
-  readonly ino: number;
   /** That it had at least. */
   readonly size: number;
   readonly knowledge: Knowledge;
@@ -556,28 +564,33 @@ function knownFiles(port: Port): Map<string, Known> {
   return known;
 }
 
-/** Of another file at this path nothing is known: one that was made after the old one was removed may have the same number, but is shorter. */
+/** By whatever name. Of another file nothing is known: one that was made after the old one was removed may have the same number, but is shorter. */
 function knownOf(
   port: Port,
-  { path, status }: Pick<End, "path" | "status">,
+  { status }: Pick<End, "status">,
 ): Knowledge | undefined {
-  const known = knownFiles(port).get(path);
-  const isSameFile = known?.dev === status.dev && known.ino === status.ino &&
-    known.size <= status.size;
-  return isSameFile ? known.knowledge : undefined;
+  const known = knownFiles(port).get(keyOf(status));
+  return known !== undefined && known.size <= status.size
+    ? known.knowledge
+    : undefined;
 }
 
 function note(
   port: Port,
-  { path, status: { dev, ino, size } }: Pick<End, "path" | "status">,
+  { status }: Pick<End, "status">,
   knowledge: Knowledge,
 ): void {
   const known = knownFiles(port);
   // Again, so that it counts as the newest.
-  known.delete(path);
-  known.set(path, { dev, ino, size, knowledge });
+  const key = keyOf(status);
+  known.delete(key);
+  known.set(key, { size: status.size, knowledge });
   const [oldest] = known.keys();
   if (known.size > MOST_KNOWN && oldest !== undefined) known.delete(oldest);
+}
+
+function keyOf({ dev, ino }: FileStatus): string {
+  return `${dev}:${ino}`;
 }
 
 function refuseBroken(port: Port, end: End): void {

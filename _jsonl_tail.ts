@@ -37,14 +37,18 @@ const CHUNK_BYTES = 64 * 1024;
 const LONGEST_LINE = 64 * 1024 * 1024;
 
 /** Looks at the end of a file of `size` bytes. */
-export function* inspectTail(file: OpenFile, size: number): Protocol<Tail> {
+export function* inspectTail(
+  file: OpenFile,
+  size: number,
+  signal: AbortSignal | undefined,
+): Protocol<Tail> {
   const ended: Tail = { kind: "ended", offset: size };
   if (size === 0) return ended;
   const last = new Uint8Array(1);
   // What was appended last is in memory as a rule.
   yield* call("read", file, last, size - 1);
   if (last[0] === NEWLINE) return ended;
-  const offset = yield* lineStart(file, size);
+  const offset = yield* lineStart(file, size, signal);
   const isWhole = yield* isWholeRecord(file, offset, size);
   if (isWhole === undefined) return ended;
   return { kind: isWhole ? "whole" : "torn", offset };
@@ -67,9 +71,14 @@ export function* readAt(
 }
 
 /** Behind the last newline. */
-function* lineStart(file: OpenFile, size: number): Protocol<number> {
+function* lineStart(
+  file: OpenFile,
+  size: number,
+  signal: AbortSignal | undefined,
+): Protocol<number> {
   const chunk = new Uint8Array(CHUNK_BYTES);
   for (let end = size; end > 0;) {
+    signal?.throwIfAborted();
     const start = Math.max(0, end - CHUNK_BYTES);
     const bytes = yield* readAt(file, chunk.subarray(0, end - start), start);
     const index = bytes.lastIndexOf(NEWLINE);
@@ -85,20 +94,21 @@ function* isWholeRecord(
   offset: number,
   size: number,
 ): Protocol<boolean | undefined> {
+  const length = size - offset;
   // Cheap: zeros, as a crash may leave many, are told by the first.
-  const ends = new Uint8Array(CHUNK_BYTES);
-  const text = textOf(yield* readAt(file, ends, offset), offset, true);
-  if (text === "" && size - offset <= CHUNK_BYTES) return undefined;
-  if (!/^[ \t\r]*[[{"]/.test(text ?? "")) return false;
-  if (size - offset > LONGEST_LINE) {
+  const beginning = new Uint8Array(Math.min(length, CHUNK_BYTES));
+  const isPart = beginning.length < length;
+  const text = textOf(yield* readAt(file, beginning, offset), offset, isPart);
+  if (text === "" && !isPart) return undefined;
+  const isBlank = isPart && /^[ \t\r]*$/.test(text ?? "-");
+  if (!isBlank && !/^[ \t\r]*[[{"]/.test(text ?? "")) return false;
+  if (length > LONGEST_LINE) {
     throw new Refusal(
       "TOO_LARGE",
-      `its last line, from byte ${offset} on, has no newline, and with ${
-        size - offset
-      } bytes is too long to tell whether it is whole: write the file anew with writeJsonlAtomic`,
+      `its last line, from byte ${offset} on, has no newline, and with ${length} bytes is too long to tell whether it is whole: write the file anew with writeJsonlAtomic`,
     );
   }
-  const bytes = yield* readAt(file, new Uint8Array(size - offset), offset);
+  const bytes = yield* readAt(file, new Uint8Array(length), offset);
   const line = textOf(bytes, offset, false);
   if (line === undefined) return false;
   try {

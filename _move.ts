@@ -23,17 +23,22 @@
  *
  * - *before the commit*: at `from`, and `to` is as it was.
  * - *between link and unlink*: at both; one file with two names, whose link
- *   count is 2 meanwhile. The same move, made again, finds that `to` is the file
- *   itself and removes `from`. The directory of `to` is synced before `from` is
- *   removed, or a power cut could take both names.
+ *   count is 2 meanwhile. Which of them is to stay only a person can tell: the
+ *   same move, made again, is refused. The directory of `to` is synced before
+ *   `from` is removed, or a power cut could take both names.
  * - *after a rename that is not synced*: at either; between two directories this
  *   relies on the file system to make a rename one step on the disk, as those
  *   with a journal do.
  * - *confirmed*: at `to`.
  *
- * Another process that replaces `from` between the last look at it and the
- * `unlink`, the next system call, loses what it has written: only a lock that
- * both take excludes that.
+ * Two names that are one file are never moved onto each other, however they are
+ * spelled: of one entry under two spellings (a bind mount, a file system that
+ * takes `A` for `a`) nothing would be left. Of two processes that move one file to
+ * different names, the one that finds `from` gone takes its own name back.
+ *
+ * Another process that replaces `from`, or removes `to`, between the last look
+ * at it and the `unlink`, the next system call, loses what it has written, or the
+ * file: only a lock that both take excludes that.
  *
  * @module
  */
@@ -51,7 +56,6 @@ import type { MoveReceipt, SymlinkPolicy } from "./_options.ts";
 import { directoryOf, joinPath, nameOf } from "./_path.ts";
 import {
   attempt,
-  blockingCall,
   call,
   closing,
   failedWith,
@@ -62,7 +66,7 @@ import {
 } from "./_protocol.ts";
 import { retrying } from "./_retry.ts";
 import type { FileStatus, Host, OpenFile, Port } from "./_runtime/port.ts";
-import { lastSyncFailure, syncSince } from "./_sync_failures.ts";
+import { lastSyncFailure, syncFile, syncSince } from "./_sync_failures.ts";
 import {
   locateAgain,
   locateTarget,
@@ -107,7 +111,7 @@ export function* locateRoute(
   );
   const path = joinPath(port, directory, nameOf(port, from));
   const to = yield* locateTarget(port, targetRequest(request));
-  if (path === to.path) throw new Refusal("SAME_FILE", "both are one name");
+  if (path === to.path) throw sameFile(path);
   return { from: { path, directory }, to };
 }
 
@@ -125,10 +129,10 @@ export function* move(
   const { overwrite } = request;
   const making = placingRequest(request, !overwrite);
   const to = yield* locateAgain(port, targetRequest(making), located.to);
+  // Found out only now where a parent before a ".." was missing.
+  if (from.path === to.path) throw sameFile(to.path);
   refuseExisting(request, found, to);
-  // Of two names of one file a rename removes none.
-  const unlinks = !overwrite || isSame(found, to.existing);
-  const placing = placingRequest(request, unlinks);
+  const placing = placingRequest(request, !overwrite);
   yield* syncMadeDirectories(port, placing, to.directory);
   const route = { from, to };
   const directories = yield* retrying(
@@ -136,18 +140,17 @@ export function* move(
     request,
     () => openDirectories(port, request, placing, route),
   );
-  const progress = { isCommitted: false };
+  const progress = { isCommitted: false, isKept: false };
   try {
     return yield* closing(
       directories.to,
       () =>
         closing(directories.from, function* () {
           const status = yield* syncSource(port, request, from.path);
-          const isDone = isSame(status, to.existing);
           yield* checkAllHeld(request);
           request.signal?.throwIfAborted();
           checkTurn();
-          const isKept = yield* placeChecksum(
+          const isKept = progress.isKept = yield* placeChecksum(
             port,
             request,
             from.path,
@@ -159,7 +162,7 @@ export function* move(
             // With the checksum in place it is too late for an abort.
             isKept ? { ...request, signal: undefined } : request,
             route,
-            isDone ? undefined : status,
+            status,
             checkTurn,
           );
           progress.isCommitted = true;
@@ -172,13 +175,17 @@ export function* move(
             fileSynced: request.durability !== "none",
             directorySynced: request.durability === "full" &&
               directories.to !== undefined,
-            replaced: !to.absent && !isDone,
+            replaced: !to.absent,
           };
         }),
     );
   } catch (error) {
     if (progress.isCommitted && error instanceof SystemCallError) {
       error.committed = true;
+    }
+    const isTakenBack = error instanceof Refusal && error.committed === false;
+    if (isTakenBack && progress.isKept && to.absent) {
+      yield* attempt(removeChecksum(port, request, to));
     }
     throw error;
   }
@@ -225,11 +232,19 @@ function* fileAt(path: string): Protocol<FileStatus> {
 function refuseExisting(
   { overwrite }: MoveRequest,
   source: FileStatus,
-  { absent, existing }: Target,
+  { absent, existing, path }: Target,
 ): void {
-  // The same file: of a move that was cut off between its link and its unlink.
-  if (overwrite || absent || isSame(source, existing)) return;
+  // A rename would remove none of two names, an unlink perhaps the only one.
+  if (isSame(source, existing)) throw sameFile(path);
+  if (overwrite || absent) return;
   throw exists();
+}
+
+function sameFile(path: string): Refusal {
+  return new Refusal(
+    "SAME_FILE",
+    `"${path}" is that file already: by another spelling of its name, as a hard link, or because a move was cut off between its two steps; where both names are there, remove the one that is not wanted`,
+  );
 }
 
 function exists(): Refusal {
@@ -286,9 +301,10 @@ function* syncSource(
       () => call(port.windows ? "openAppend" : "open", path),
     );
     const status = yield* closing(file, function* () {
+      const status = yield* call("fstat", file);
       // Without it, a power cut after the rename may leave an empty file.
-      yield* blockingCall("fsync", file);
-      return yield* call("fstat", file);
+      yield* syncFile(port, file, status);
+      return status;
     });
     // Another one, that somebody has put there meanwhile, is not synced.
     if (isSame(status, yield* fileAt(path))) return status;
@@ -310,26 +326,20 @@ function* checkAllHeld(request: MoveRequest): Protocol<void> {
   for (const held of request.held) yield* checkHeld(held);
 }
 
-/** `status` is that of the file; none where it has the new name already. */
 function* commit(
   port: Port,
   request: MoveRequest,
   { from, to }: Route,
-  status: FileStatus | undefined,
+  status: FileStatus,
   checkTurn: () => void,
 ): Protocol<Commitment> {
   yield* checkAllHeld(request);
   // The last chance: from here on the move cannot be taken back.
   request.signal?.throwIfAborted();
   const syncFailures = {
-    // A name that was there before may have been lost by any failed sync.
-    to: status && lastSyncFailure(port, to.directory),
+    to: lastSyncFailure(port, to.directory),
     from: lastSyncFailure(port, from.directory),
   };
-  if (status === undefined) {
-    checkTurn();
-    return { isLinked: true, syncFailures };
-  }
   const { overwrite } = request;
   yield* retrying(port, request, function* () {
     checkTurn();
@@ -377,8 +387,11 @@ function* linkNew(
   } catch (error) {
     if (!(error instanceof SystemCallError)) throw error;
     if (failedWith(error, "EEXIST")) {
-      if (yield* isAt(to, status)) return;
-      throw exists();
+      if (!(yield* isAt(to, status))) throw exists();
+      // Its first answer may have been lost; or somebody else has linked it.
+      const same = sameFile(to);
+      same.committed = "unknown";
+      throw same;
     }
     if (!failedWith(error, ...CHANGED_NOTHING)) error.committed = "unknown";
     throw error;
@@ -397,7 +410,7 @@ function* confirm(
   if (directories.to !== undefined) {
     yield* syncSince(port, directories.to, to.directory, syncFailures.to);
   }
-  if (isLinked) yield* removeOldName(from.path, status);
+  if (isLinked) yield* removeOldName(from.path, to.path, status);
   // Else its sync above has covered the old name as well.
   const isToSync = isLinked || directories.from !== undefined;
   const handle = directories.from ?? directories.to;
@@ -410,12 +423,49 @@ function* confirm(
 }
 
 /** Only of the file that was moved: what somebody has put there since stays. */
-function* removeOldName(path: string, status: FileStatus): Protocol<void> {
+function* removeOldName(
+  from: string,
+  to: string,
+  status: FileStatus,
+): Protocol<void> {
   try {
     // Inline, both: nothing of this thread may come in between.
-    const now = yield* inlineCall("lstat", path);
-    if (isSame(status, now)) yield* inlineCall("unlink", path);
+    const now = yield* inlineCall("lstat", from);
+    if (!isSame(status, now)) return;
+    if (now.nlink < 2) {
+      const gone = new Refusal(
+        "CHANGED",
+        `somebody has removed "${to}" meanwhile, so that "${from}" was left`,
+      );
+      gone.committed = "unknown";
+      throw gone;
+    }
+    yield* inlineCall("unlink", from);
   } catch (error) {
-    if (!failedWith(error, "ENOENT")) throw error;
+    if (!failedWith(error, "ENOENT", "EACCES", "EPERM", "EROFS")) throw error;
+    const isTakenBack = yield* takeBack(to, status);
+    if (failedWith(error, "ENOENT")) {
+      // Who has made the same move has done what this one was to do.
+      if (!isTakenBack) return;
+      throw new Refusal("ENOENT", "somebody else has moved or removed it");
+    }
+    if (!isTakenBack) throw error;
+    throw new Refusal(
+      "EACCES",
+      `this process may not remove "${from}", which was left as it was: grant write permission on its directory`,
+    );
+  }
+}
+
+/** Removes the new name, if the file has another one. */
+function* takeBack(to: string, status: FileStatus): Protocol<boolean> {
+  try {
+    const now = yield* inlineCall("lstat", to);
+    if (!isSame(status, now) || now.nlink < 2) return false;
+    yield* inlineCall("unlink", to);
+    return true;
+  } catch (error) {
+    if (error instanceof SystemCallError) return false;
+    throw error;
   }
 }

@@ -13,7 +13,13 @@ import {
 } from "./_filesystems.ts";
 import { hasJournal } from "./_journal.ts";
 import { type Mount, mountOf, optionValue, parseMounts } from "./_mounts.ts";
-import { call, closing, type Protocol, SystemCallError } from "./_protocol.ts";
+import {
+  call,
+  closing,
+  failedWith,
+  type Protocol,
+  SystemCallError,
+} from "./_protocol.ts";
 import {
   type FilesystemStatus,
   type Host,
@@ -72,7 +78,7 @@ function* seen(
   directory: string,
   list: MountList,
 ): Protocol<Surroundings> {
-  const { status, why } = yield* statfs(host, directory);
+  const { status, why, isReached } = yield* statfs(host, directory);
   const evidence = [...why, ...list.evidence];
   // Windows has no number for it.
   const type = host.windows ? undefined : status?.type;
@@ -82,7 +88,8 @@ function* seen(
   const mount = mountOf(list.mounts, directory);
   const named = mount && filesystemNamed(mount.type);
   // A path that statfs does not reach may lead elsewhere.
-  const fits = mount === undefined || type !== undefined &&
+  const fits = mount === undefined || isReached && type === undefined ||
+    type !== undefined &&
       (named === undefined ? possible.length === 0 : possible.includes(named));
   if (mount !== undefined && fits) {
     evidence.push(
@@ -149,6 +156,8 @@ interface Status {
   readonly status: FilesystemStatus | undefined;
   /** Why it is not known. */
   readonly why: readonly string[];
+  /** Not where there is no way to the directory. */
+  readonly isReached: boolean;
 }
 
 function* statfs(host: Host, directory: string): Protocol<Status> {
@@ -158,13 +167,21 @@ function* statfs(host: Host, directory: string): Protocol<Status> {
   ].filter((flag) => flag !== undefined);
   if (missing.length > 0) {
     const why = [`not permitted to look: add ${missing.join(" ")}`];
-    return { status: undefined, why };
+    return { status: undefined, why, isReached: true };
   }
   try {
-    return { status: yield* call("statfs", directory), why: [] };
+    const status = yield* call("statfs", directory);
+    return { status, why: [], isReached: true };
   } catch (error) {
     const reason = reasonOf(error, "--allow-sys=statfs");
-    return { status: undefined, why: [`statfs ${reason}`] };
+    const isReached = !failedWith(
+      error,
+      "EACCES",
+      "ELOOP",
+      "ENOENT",
+      "ENOTDIR",
+    );
+    return { status: undefined, why: [`statfs ${reason}`], isReached };
   }
 }
 

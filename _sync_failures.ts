@@ -8,12 +8,14 @@
  */
 
 import {
+  blockingCall,
   type Protocol,
+  Refusal,
   sameFailure,
   syncDirectory,
   SystemCallError,
 } from "./_protocol.ts";
-import type { Host, OpenFile } from "./_runtime/port.ts";
+import type { FileStatus, Host, OpenFile } from "./_runtime/port.ts";
 
 const failuresByHost = new WeakMap<Host, Map<string, SystemCallError>>();
 
@@ -55,4 +57,36 @@ function note(
   let failures = failuresByHost.get(host);
   if (failures === undefined) failuresByHost.set(host, failures = new Map());
   failures.set(directory, failure);
+}
+
+const unsyncedByHost = new WeakMap<Host, Set<string>>();
+
+/** Bounds the memory: of so many, the oldest are forgotten. */
+const MOST_UNSYNCED = 1000;
+
+/** Syncs a file that others may have written, unless a sync of it has failed since it was last changed. */
+export function* syncFile(
+  host: Host,
+  file: OpenFile,
+  { dev, ino, mtimeMs }: FileStatus,
+): Protocol<void> {
+  let unsynced = unsyncedByHost.get(host);
+  if (unsynced === undefined) unsyncedByHost.set(host, unsynced = new Set());
+  const key = `${dev}:${ino}:${mtimeMs}`;
+  if (unsynced.has(key)) {
+    throw new Refusal(
+      "BROKEN",
+      "a sync of it has failed before, and what that was to write may be lost: write it anew",
+    );
+  }
+  try {
+    yield* blockingCall("fsync", file);
+  } catch (error) {
+    unsynced.add(key);
+    const [oldest] = unsynced;
+    if (unsynced.size > MOST_UNSYNCED && oldest !== undefined) {
+      unsynced.delete(oldest);
+    }
+    throw error;
+  }
 }

@@ -493,6 +493,32 @@ test("the list of mounts is enough where statfs fails", async () => {
   const report = await inScratch((path) => inspectOn(port, path));
   assert.equal(report.environment.filesystem, "xfs");
   assert.equal(levels(report).crashDurability, "guaranteed");
+  // But not where there is no way to the directory.
+  const lost = pretending({ mounts: rootMount("xfs") }).fail("statfs", "ELOOP");
+  const unknown = await inScratch((path) => inspectOn(lost, path));
+  assert.equal(levels(unknown).crashDurability, "unknown");
+});
+
+test("an ext4 without a journal, or whose journal cannot be looked at, is told", async () => {
+  const told = async (journal: string) => {
+    const mounts = rootMount("ext4");
+    const port = pretending({ type: 0xef53, mounts, journal });
+    return (await inScratch((path) => inspectOn(port, path))).guarantees
+      .crashDurability;
+  };
+  assert.equal((await told("17")).level, "guaranteed");
+  const without = await told("<none>");
+  assert.equal(without.level, "best-effort");
+  assert.match(without.evidence, /made without a journal/);
+  const unknown = await told("?");
+  assert.equal(unknown.level, "best-effort");
+  assert.match(unknown.evidence, /could not be looked at/);
+});
+
+test("a source named - does not hide the options behind it, nor an error its end", () => {
+  const [mount] = parseMounts("1 0 0:1 / / rw - overlay - rw,volatile\n");
+  assert.deepEqual(mount?.options, ["rw", "rw", "volatile"]);
+  assert.equal(mount.device, "0:1");
 });
 
 test("a path that does not exist is looked at in the nearest directory above it, and through links", () =>

@@ -9,9 +9,10 @@ import {
   renameSync,
   statSync,
   symlinkSync,
+  unlinkSync,
   writeFileSync,
 } from "node:fs";
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { test } from "node:test";
 import { withDefaults } from "../defaults.ts";
 import {
@@ -219,19 +220,88 @@ for (const { name, move } of FORMS) {
       assert.equal(existsSync(to), false);
     }));
 
-  test(`${name}: of two names of one file the old one is removed`, () =>
+  test(`${name}: two names of one file are not moved onto each other, however they are spelled`, () =>
     between(async (from, to) => {
+      const same = async (one: string, other: string) => {
+        for (const overwrite of [false, true]) {
+          const error = await rejection(move(one, other, { overwrite }));
+          assert.ok(error instanceof AtomicError);
+          assert.equal(error.code, "SAME_FILE");
+          assert.equal(text(from), "content");
+        }
+      };
+      await same(from, join(dirname(from), ".", basename(from)));
+      await same(from, `${dirname(from)}/missing/../${basename(from)}`);
       linkSync(from, to);
-      const receipt = await move(from, to);
-      assert.equal(receipt.replaced, false);
-      assert.equal(existsSync(from), false);
+      await same(from, to);
+      await same(to, from);
       assert.equal(text(to), "content");
-      linkSync(to, from);
-      const port = new FaultPort();
-      await onPort(port, () => move(from, to, { overwrite: true }));
-      assert.ok(!port.names.includes("rename"));
-      assert.equal(existsSync(from), false);
-      assert.equal(text(to), "content");
+    }));
+
+  test(`${name}: a name that is the only one is not removed, whoever has taken the other`, () =>
+    between(async (from, to) => {
+      let isLinked = false;
+      const port = new FaultPort().intercept(({ name, args: [path] }) => {
+        if (name === "link") isLinked = true;
+        // Between the link and the last look.
+        if (isLinked && name === "lstat" && path === from) {
+          isLinked = false;
+          unlinkSync(to);
+        }
+        return undefined;
+      });
+      const error = await rejection(onPort(port, () => move(from, to)));
+      assert.ok(error instanceof AtomicError);
+      assert.equal(error.code, "CHANGED");
+      assert.equal(error.committed, "unknown");
+      assert.equal(text(from), "content");
+    }));
+
+  test(`${name}: of two that move one file to two names, one has it`, () =>
+    between(async (from, to) => {
+      const other = `${to}2`;
+      let isLinked = false;
+      const port = new FaultPort().intercept(({ name, args: [path] }) => {
+        if (name === "link") isLinked = true;
+        if (isLinked && name === "lstat" && path === from) {
+          isLinked = false;
+          renameSync(from, other);
+        }
+        return undefined;
+      });
+      const error = await rejection(onPort(port, () => move(from, to)));
+      assert.ok(error instanceof NotFoundError);
+      assert.equal(error.committed, false);
+      assert.equal(existsSync(to), false);
+      assert.equal(text(other), "content");
+    }));
+
+  test(`${name}: where the old name may not be removed, the new one is taken back`, () =>
+    between(async (from, to) => {
+      const port = new FaultPort().intercept(({ name, args: [path] }) =>
+        name === "unlink" && path === from ? { code: "EACCES" } : undefined
+      );
+      const error = await rejection(onPort(port, () => move(from, to)));
+      assert.ok(error instanceof AtomicError);
+      assert.equal(error.code, "EACCES");
+      assert.equal(error.committed, false);
+      assert.equal(existsSync(to), false);
+      assert.equal(text(from), "content");
+    }));
+
+  test(`${name}: a file whose sync has failed is not moved, until it is another one`, () =>
+    between(async (from, to) => {
+      const port = new FaultPort().fail("fsync", "EIO", 1);
+      await onPort(port, async () => {
+        await rejection(move(from, to));
+        const again = await rejection(move(from, to));
+        assert.ok(again instanceof AtomicError);
+        assert.equal(again.code, "BROKEN");
+        writeFileSync(`${from}2`, "anew");
+        renameSync(`${from}2`, from);
+        await move(from, to);
+      });
+      assert.equal(text(to), "anew");
     }));
 
   test(`${name}: a file is never copied to another file system`, () =>
@@ -296,7 +366,7 @@ for (const { name, move } of FORMS) {
         }
       }));
 
-    test(`${name}: a stop before any call of a move ${kind} leaves the whole file, and the same move comes to its end after it`, () =>
+    test(`${name}: a stop before any call of a move ${kind} leaves the whole file, at one name or at both`, () =>
       inScratch(async (root) => {
         for (let index = 0;; index++) {
           const directory = join(root, `${index}`);
@@ -321,7 +391,15 @@ for (const { name, move } of FORMS) {
             stopped instanceof PowerCut || stopped.cause instanceof PowerCut,
             String(stopped),
           );
-          if (at.includes(from)) await move(from, to, { overwrite });
+          if (at.length === 2) {
+            // Which of the two is to stay is not for the library to say.
+            const error = await rejection(move(from, to, { overwrite }));
+            assert.ok(error instanceof AtomicError);
+            assert.equal(error.code, "SAME_FILE");
+            unlinkSync(from);
+          } else if (at.includes(from)) {
+            await move(from, to, { overwrite });
+          }
           assert.equal(text(to), "content");
           assert.equal(existsSync(from), false);
         }
@@ -350,31 +428,6 @@ for (const { name, move } of FORMS) {
       assert.equal(text(to), "content");
     }));
 
-  test(`${name}: a move that is made again does not trust a directory whose sync has failed, and syncs it in any case`, () =>
-    between(async (from, to) => {
-      let isLinked = false;
-      let failures = 1;
-      const port = new FaultPort().intercept(({ name }) => {
-        if (name === "link") isLinked = true;
-        return isLinked && name === "fsync" && failures-- > 0
-          ? { code: "EIO" }
-          : undefined;
-      });
-      await onPort(port, async () => {
-        for (const overwrite of [false, false, true]) {
-          const error = await rejection(move(from, to, { overwrite }));
-          assert.ok(error instanceof DurabilityError);
-          assert.equal(text(from), "content");
-        }
-      });
-      // In another realm nobody knows: it is synced before the old name goes.
-      const other = new FaultPort();
-      const options = { overwrite: true, durability: "ordered" } as const;
-      await onPort(other, () => move(from, to, options));
-      assert.deepEqual(changes(other).slice(-3), ["fsync", "unlink", "close"]);
-      assert.equal(text(to), "content");
-    }));
-
   test(`${name}: an old name that cannot be removed is told`, () =>
     between(async (from, to) => {
       const port = new FaultPort().fail("unlink", "EPERM");
@@ -395,15 +448,20 @@ for (const { name, move } of FORMS) {
       assert.equal(text(to), "content");
     }));
 
-  test(`${name}: what a server has done although its answer was lost is done`, () =>
+  test(`${name}: what a server has done although its answer was lost is done, or told`, () =>
     between(async (from, to) => {
       const linked = new FaultPort().intercept((call) => {
         if (call.name !== "link") return undefined;
         linkSync(from, to);
         return { code: "EEXIST" };
       });
-      await onPort(linked, () => move(from, to));
-      assert.equal(existsSync(from), false);
+      const error = await rejection(onPort(linked, () => move(from, to)));
+      assert.ok(error instanceof AtomicError);
+      // It may be somebody else's as well: both stay.
+      assert.equal(error.code, "SAME_FILE");
+      assert.equal(error.committed, "unknown");
+      assert.equal(text(from), "content");
+      unlinkSync(from);
       const renamed = new FaultPort().intercept((call) => {
         if (call.name !== "rename") return undefined;
         renameSync(to, from);

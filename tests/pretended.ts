@@ -21,15 +21,15 @@ export interface Pretended {
 const MOUNTS = "/proc/self/mountinfo";
 
 /** Everything but the file systems is real. */
-export function pretending(
-  { type, mounts, mountsFail = "ENOENT", freeBytes = 1e9, journal = "17" }:
-    Pretended,
-): FaultPort {
+export function pretending(pretended: Pretended): FaultPort {
   const port = new FaultPort();
   port.platform = "linux";
   const list = { path: MOUNTS };
   let rest = new Uint8Array();
   return port.intercept(({ name, args: [subject, into] }) => {
+    // As they are now: a test may mount something else.
+    const { type, mounts, mountsFail = "ENOENT", freeBytes = 1e9 } = pretended;
+    const { journal = "17" } = pretended;
     if (name === "statfs" && type !== undefined) {
       return { result: { type, freeBytes } };
     }

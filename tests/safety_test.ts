@@ -443,3 +443,18 @@ test("on Deno, require without the permission to look names its flag; naming saf
     });
     assert.match(looked.error.message, /type .* from statfs/);
   }));
+
+test("what is refused is looked at again: another mount may be there", () =>
+  inScratch(async (directory) => {
+    const write = () =>
+      writeTextAtomic(join(directory, "f"), "a", {
+        require: ["crashDurability"],
+      });
+    const mounted = { type: 0x01021994, mounts: rootMount("tmpfs") };
+    const port = pretending(mounted);
+    const error = await onPort(port, () => rejection(write()));
+    assert.ok(error instanceof UnsupportedEnvironmentError);
+    mounted.type = 0xef53;
+    mounted.mounts = rootMount("ext4");
+    await onPort(port, write);
+  }));

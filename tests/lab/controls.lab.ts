@@ -553,7 +553,7 @@ const CONTROLS: readonly Control[] = [
     breaks: "a stream asks for its lock when it is committed",
     file: "_write.ts",
     edits: [[
-      "demandOf(needsOf(options.lock), options)",
+      "demandOf(needsOf(options.lock, options.checksum), options)",
       'demandOf(["rename"], options)',
     ]],
     testFile: "safety_test.ts",
@@ -563,7 +563,7 @@ const CONTROLS: readonly Control[] = [
   {
     breaks: "a lock that is held is asked for again",
     file: "_under_lock.ts",
-    edits: [["lock !== false && !isLock(lock);", "lock !== false;"]],
+    edits: [["lock ? !isLock(lock) :", "lock ? true :"]],
     testFile: "safety_test.ts",
     testName:
       "a write where a rename is trusted needs no lock, nor one that is held already",
@@ -571,7 +571,7 @@ const CONTROLS: readonly Control[] = [
   {
     breaks: "every write warns",
     file: "_demand.ts",
-    edits: [["  known.hasWarned = true;\n", ""]],
+    edits: [["  warned.add(directory);\n", ""]],
     testFile: "safety_test.ts",
     testName: "a warning comes once for each directory",
   },
@@ -717,7 +717,7 @@ const CONTROLS: readonly Control[] = [
   {
     breaks: "what is moved is not synced",
     file: "_move.ts",
-    edits: [['      yield* blockingCall("fsync", file);\n', ""]],
+    edits: [["      yield* syncFile(port, file, status);\n", ""]],
     testFile: "move_test.ts",
     testName:
       "sync: a move syncs the file first, then links, syncs, unlinks and syncs",
@@ -741,13 +741,6 @@ const CONTROLS: readonly Control[] = [
     testName: "sync: what comes to the new name meanwhile is not overwritten",
   },
   {
-    breaks: "of two names of one file one is renamed to the other",
-    file: "_move.ts",
-    edits: [["isDone ? undefined : status,", "status,"]],
-    testFile: "move_test.ts",
-    testName: "sync: of two names of one file the old one is removed",
-  },
-  {
     breaks: "another file that came to the old name is moved without a sync",
     file: "_move.ts",
     edits: [[
@@ -762,8 +755,8 @@ const CONTROLS: readonly Control[] = [
     breaks: "whatever came to the old name is removed",
     file: "_move.ts",
     edits: [[
-      'if (isSame(status, now)) yield* inlineCall("unlink", path);',
-      'if (now.size >= 0) yield* inlineCall("unlink", path);',
+      "if (!isSame(status, now)) return;",
+      "if (now.size < 0) return;",
     ]],
     testFile: "move_test.ts",
     testName: "async: a file that came to the old name after the link stays",
@@ -932,6 +925,53 @@ const CONTROLS: readonly Control[] = [
     testFile: "append_test.ts",
     testName:
       "sync: what a stranger has put into a directory that everybody can write to is not appended to",
+  },
+  {
+    breaks: "a move removes a name that is the only one",
+    file: "_move.ts",
+    edits: [["if (now.nlink < 2) {", "if (now.nlink < 0) {"]],
+    testFile: "move_test.ts",
+    testName:
+      "async: a name that is the only one is not removed, whoever has taken the other",
+  },
+  {
+    breaks: "two spellings of one name are told by their text alone",
+    file: "_move.ts",
+    edits: [[
+      "if (isSame(source, existing)) throw sameFile(path);",
+      "if (source === existing) throw sameFile(path);",
+    ]],
+    testFile: "move_test.ts",
+    testName:
+      "async: two names of one file are not moved onto each other, however they are spelled",
+  },
+  {
+    breaks: "of two that move one file both keep a name",
+    file: "_move.ts",
+    edits: [["if (!isTakenBack) return;", "if (isTakenBack) return;"]],
+    testFile: "move_test.ts",
+    testName: "async: of two that move one file to two names, one has it",
+  },
+  {
+    breaks: "what was required is refused from memory",
+    file: "_demand.ts",
+    edits: [[
+      "if (before === undefined || !(error instanceof Refusal)) throw error;",
+      "if (error !== undefined) throw error;",
+    ]],
+    testFile: "safety_test.ts",
+    testName: "what is refused is looked at again: another mount may be there",
+  },
+  {
+    breaks: "an ext4 is taken to have a journal",
+    file: "_levels.ts",
+    edits: [[
+      'if (around.mount?.type !== "ext4" || around.hasJournal) return;',
+      'if (around.mount?.type !== "ext4" || around.status) return;',
+    ]],
+    testFile: "guarantees_test.ts",
+    testName:
+      "an ext4 without a journal, or whose journal cannot be looked at, is told",
   },
 ];
 

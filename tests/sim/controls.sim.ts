@@ -32,7 +32,7 @@ const FAULTS = "each call fails: writeTextAtomicSync";
 const HELD_TWICE = /process\d holds it, and process\d/;
 const MOVES = "names: moveAtomicSync";
 const APPENDS = "names: appendJsonlSync";
-const MOVE_FSYNC = '      yield* blockingCall("fsync", file);\n';
+const MOVE_FSYNC = "      yield* syncFile(port, file, status);\n";
 const SYNC_TO =
   "    yield* syncSince(port, directories.to, to.directory, syncFailures.to);\n";
 const APPEND_FSYNC =
@@ -682,14 +682,14 @@ const CONTROLS: readonly Control[] = [
       {
         file: "_move.ts",
         find:
-          "  if (isLinked) yield* removeOldName(from.path, status);\n  // Else",
+          "  if (isLinked) yield* removeOldName(from.path, to.path, status);\n  // Else",
         replace: "  // Else",
       },
       {
         file: "_move.ts",
         find: "  if (directories.to !== undefined) {\n",
         replace:
-          "  if (isLinked) yield* removeOldName(from.path, status);\n  if (directories.to !== undefined) {\n",
+          "  if (isLinked) yield* removeOldName(from.path, to.path, status);\n  if (directories.to !== undefined) {\n",
       },
     ],
     exploration: MOVES,
@@ -712,16 +712,6 @@ const CONTROLS: readonly Control[] = [
       file: "_move.ts",
       find: 'return request.durability === "ordered" && unlinks',
       replace: 'return request.durability === "none" && unlinks',
-    }],
-    exploration: MOVES,
-    finds: /neither at \/d\/f nor at/,
-  },
-  {
-    breaks: "a move that is made again trusts a sync after one that has failed",
-    edits: [{
-      file: "_move.ts",
-      find: "to: status && lastSyncFailure(port, to.directory),",
-      replace: "to: lastSyncFailure(port, to.directory),",
     }],
     exploration: MOVES,
     finds: /neither at \/d\/f nor at/,
@@ -805,7 +795,7 @@ const CONTROLS: readonly Control[] = [
     breaks: "a repair does not sync what it has cut",
     edits: [{
       file: "_jsonl_append.ts",
-      find: '    if (kind === "torn") yield* blockingCall("fsync", file);\n',
+      find: '  yield* blockingCall("fsync", end.file);\n',
       replace: "",
     }],
     exploration: "names: repairJsonlSync",

@@ -213,7 +213,11 @@ function repairedForm(bytes: Uint8Array): Uint8Array {
 
 /** By the code of the library, from memory. */
 function tailOf(bytes: Uint8Array): Tail {
-  const looking: Protocol<Tail> = inspectTail({ path: "" }, bytes.length);
+  const looking: Protocol<Tail> = inspectTail(
+    { path: "" },
+    bytes.length,
+    undefined,
+  );
   let step = looking.next();
   while (!step.done) {
     const [, into, position] = step.value.args;

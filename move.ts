@@ -73,11 +73,12 @@ export {
  *
  * Nothing is overwritten unless `overwrite` says so. The new name is then made
  * as a hard link, and the old one removed after that: in between the file has
- * both, and a crash may leave both. The same move, made again, removes the old
- * one.
+ * both, and a crash may leave both. Which is to stay only you can tell: the same
+ * move, made again, is refused (code `"SAME_FILE"`), as is every move of a file
+ * onto another name of itself.
  *
- * A move takes its place among the writes of both files at its call: what was
- * written before to `from`, awaited or not, is moved. A synchronous write of
+ * A move without a lock takes its place among the writes of both files at its
+ * call: what was written before to `from`, awaited or not, is moved. A synchronous write of
  * either file that is called while the move waits comes first, and the move is
  * rejected (code `"SUPERSEDED"`), nothing changed.
  *

@@ -900,3 +900,33 @@ test("a file with a checksum is not changed in place", () =>
     await appendJsonl(path, [2]);
     assert.equal(readFileSync(path, "utf8"), "1\n2\n");
   }));
+
+test("where no descriptor is free to look for a checksum, the write waits for one", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    await writeTextAtomic(path, "one", { checksum: true });
+    let isFull = true;
+    const port = new FaultPort().intercept(({ name, args: [opened] }) => {
+      if (!isFull || name !== "open" || opened !== `${path}.sha256`) {
+        return undefined;
+      }
+      isFull = false;
+      return { code: "EMFILE" };
+    });
+    await onPort(port, () => writeTextAtomic(path, "two"));
+    assert.equal(isFull, false);
+    await verifyChecksum(path);
+  }));
+
+test("a stream that is begun while a checksum is made keeps it", () =>
+  inScratch(async (directory) => {
+    for (const checksum of [true, undefined]) {
+      const path = join(directory, `f-${checksum}`);
+      await Promise.all([
+        writeTextAtomic(path, "x", { checksum: true }),
+        writeJsonlAtomic(path, [1, 2], { checksum }),
+      ]);
+      assert.equal(readFileSync(path, "utf8"), "1\n2\n");
+      await verifyChecksum(path);
+    }
+  }));

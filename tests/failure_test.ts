@@ -12,17 +12,22 @@ import { test } from "node:test";
 import { NOT_CAPABLE, type SystemCalls } from "../_runtime/port.ts";
 import {
   AlreadyExistsError,
+  appendJsonl,
   AtomicError,
   CrossDeviceError,
   DurabilityError,
+  moveAtomic,
   NoSpaceError,
   NotFoundError,
   ParseError,
   PermissionScopeError,
   readTextSync,
+  repairJsonl,
   SerializationError,
+  sweepTemporaries,
   TargetBusyError,
   UnsupportedEnvironmentError,
+  writeJsonlAtomic,
   type WriteOptions,
   writeTextAtomic,
   writeTextAtomicSync,
@@ -423,4 +428,50 @@ test("where realpath finds no free descriptor the links are followed without, in
           code: "ELOOP",
         }),
     );
+  }));
+
+test("what Deno's permissions refuse is told with the flags that each kind of call needs", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f.jsonl");
+    await writeJsonlAtomic(path, [1]);
+    const refusing = (syscall: keyof SystemCalls) => {
+      const port = new FaultPort().fail(syscall, NOT_CAPABLE);
+      port.permission = () => "missing";
+      return port;
+    };
+    const flags = `--allow-read=${directory} --allow-write=${directory}`;
+    const calls = [
+      [refusing("readdir"), () => sweepTemporaries(directory)],
+      [refusing("link"), () => moveAtomic(path, `${path}2`)],
+      [refusing("openAppend"), () => appendJsonl(path, [2], { lock: false })],
+      [refusing("openAppend"), () => repairJsonl(path, { lock: false })],
+    ] as const;
+    for (const [port, call] of calls) {
+      const error = await onPort<unknown>(port, () => rejection(call()));
+      assert.ok(error instanceof PermissionScopeError);
+      assert.ok(error.message.includes(flags), error.message);
+    }
+    const missing = join(directory, "new", "f");
+    const port = new FaultPort().intercept(({ name, args: [opened] }) =>
+      name === "open" && opened === directory
+        ? { code: NOT_CAPABLE }
+        : undefined
+    );
+    port.permission = () => "missing";
+    const error = await onPort(
+      port,
+      () => rejection(writeTextAtomic(missing, "x")),
+    );
+    assert.ok(error instanceof PermissionScopeError);
+    assert.match(error.message, /to make it durably Deno must be allowed/);
+  }));
+
+test("a repair whose sync fails says what it has done", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f.jsonl");
+    writeFileSync(path, '{"a":1}\n{"b"');
+    const port = new FaultPort().fail("fsync", "EIO", 1);
+    const error = await onPort(port, () => rejection(repairJsonl(path)));
+    assert.ok(error instanceof DurabilityError);
+    assert.match(error.message, /it is repaired, but fsync failed/);
   }));

@@ -622,3 +622,23 @@ test("a file with a checksum of its own needs none of its file system", () =>
     assert.equal(guarantees.integrityDetection.level, "guaranteed");
     assert.match(guarantees.integrityDetection.evidence, /f\.sha256" is kept/);
   }));
+
+test("a checksum that may not be looked at is not counted, and no reason to fail", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    await writeTextAtomic(path, "x", { checksum: true });
+    const level = async (port: FaultPort) =>
+      levels(await inspectOn(port, path)).integrityDetection;
+    const ext4 = { type: 0xef53, mounts: rootMount("ext4") };
+    assert.equal(await level(pretending(ext4)), "guaranteed");
+    const failing = pretending(ext4).intercept(({ name, args: [opened] }) =>
+      name === "open" && opened === `${path}.sha256`
+        ? { code: "EIO" }
+        : undefined
+    );
+    assert.equal(await level(failing), "not-promised");
+    const refused = pretending(ext4);
+    refused.permission = (_access, asked) =>
+      asked === directory ? "missing" : "granted";
+    assert.notEqual(await level(refused), "guaranteed");
+  }));

@@ -4,15 +4,16 @@
  * @module
  */
 
+import { MET } from "./_demand.ts";
 import { explain } from "./_failure.ts";
 import { type GuaranteeReport, inspect } from "./_inspection.ts";
 import { lockFileOf } from "./_lock.ts";
 import type { Guarantee } from "./_options.ts";
-import { directoryOf } from "./_path.ts";
 import { PROBES } from "./_probes.ts";
 import { call, failedWith, type Protocol, ProtocolError } from "./_protocol.ts";
 import type { Port } from "./_runtime/port.ts";
 import { glance } from "./_surroundings.ts";
+import { locateTarget } from "./_target.ts";
 import { writerOf } from "./_temporary.ts";
 
 /** One thing that was looked at or tried out. */
@@ -79,7 +80,7 @@ export function* examine(
   const report = yield* inspect(port, path);
   const checks: DoctorCheck[] = [];
   const directory = yield* existingDirectory(port, path);
-  checks.push(directory.check);
+  checks.push(directory.check, ...replaceable(report));
   if (directory.path !== undefined) {
     checks.push(yield* freeSpace(port, directory.path));
     if (isTried) checks.push(...yield* tryAll(port, directory.path));
@@ -138,26 +139,37 @@ type Place =
   | { readonly path: string }
   | { readonly path: undefined; readonly detail: string };
 
-/** The path itself if it is a directory, else the one that it is in. */
+/** The path itself if it is a directory, else that of the file that a write would make or replace there. */
 function* directoryAt(port: Port, path: string): Protocol<Place> {
-  const above = directoryOf(port, path);
   try {
     const real = yield* call("realpath", path);
-    const { kind } = yield* call("lstat", real);
-    return { path: kind === "directory" ? real : directoryOf(port, real) };
-  } catch (error) {
-    if (!failedWith(error, "ENOENT")) throw error;
-  }
-  try {
-    const real = yield* call("realpath", above);
     const { kind } = yield* call("lstat", real);
     if (kind === "directory") return { path: real };
   } catch (error) {
     if (!failedWith(error, "ENOENT")) throw error;
   }
+  const target = yield* locateTarget(port, {
+    path,
+    symlinks: "follow",
+    parents: true,
+    createNew: false,
+    durability: "none",
+    retryMs: 0,
+    signal: undefined,
+    demand: MET,
+  });
+  if (!target.isPlanned) return { path: target.directory };
   const detail =
-    `"${above}" does not exist, or is no directory: make it first, or let the first write make it, with parents: true`;
+    `"${target.directory}" does not exist, or is no directory: make it first, or let the first write make it, with parents: true`;
   return { path: undefined, detail };
+}
+
+/** That nothing can replace it, a test beside it does not show. */
+function replaceable({ guarantees }: GuaranteeReport): DoctorCheck[] {
+  const { level, evidence } = guarantees.atomicVisibility;
+  return level === "unsupported"
+    ? [{ name: "replaceable", ok: false, detail: evidence }]
+    : [];
 }
 
 function* freeSpace(port: Port, directory: string): Protocol<DoctorCheck> {

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { mkdirSync, readdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
@@ -367,3 +368,24 @@ console.log(JSON.stringify(await doctor(${JSON.stringify(inside)})));`,
     );
     assert.deepEqual(readdirSync(inside), []);
   }));
+
+test("what no write can replace, or make, fails", async (t) => {
+  if (process.platform === "win32") return t.skip("no pipes");
+  await inScratch(async (directory) => {
+    const pipe = join(directory, "pipe");
+    execFileSync("mkfifo", [pipe]);
+    assert.deepEqual(failed(await doctor(pipe)), ["directory"]);
+    const dangling = join(directory, "link");
+    symlinkSync(join(directory, "missing", "f"), dangling);
+    const lost = await doctor(dangling);
+    assert.deepEqual(failed(lost), ["directory"]);
+    assert.match(detail(lost, "directory"), /missing" does not exist/);
+    const path = join(directory, "f");
+    writeFileSync(path, "");
+    const mounts = `${rootMount("xfs")}2 1 8:2 / ${path} rw - xfs source rw\n`;
+    const port = pretending({ type: 0x58465342, mounts });
+    const mounted = await onPort(port, () => doctor(path));
+    assert.deepEqual(failed(mounted), ["replaceable"]);
+    assert.match(detail(mounted, "replaceable"), /mount its directory instead/);
+  });
+});

@@ -673,9 +673,12 @@ for (const { name, append, repair } of FORMS) {
       const lock = await acquireLock(path);
       const options = { lock: { timeoutMs: 10 } };
       for (
-        const pending of [append(path, [2], options), repair(path, options)]
+        const call of [
+          () => append(path, [2], options),
+          () => repair(path, options),
+        ]
       ) {
-        assert.ok(await rejection(pending) instanceof LockTimeoutError);
+        assert.ok(await rejection(call()) instanceof LockTimeoutError);
       }
       await append(path, [2], { lock });
       await repair(path, { lock });

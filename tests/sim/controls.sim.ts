@@ -811,6 +811,35 @@ const CONTROLS: readonly Control[] = [
     exploration: "checksums: moveAtomic, with a checksum",
     finds: /the file holds "\w+\\n", and its sha\d+ says/,
   },
+  {
+    breaks: "of two that move one file both keep a name",
+    edits: [{
+      file: "_move.ts",
+      find: "    const isTakenBack = yield* takeBack(to, status);\n",
+      replace: "    const isTakenBack = false;\n    void takeBack;\n",
+    }],
+    exploration: "processes: a file moved by two to two names",
+    finds: /it was moved to \/d\/[gh], and is \/d\/g,\/d\/h/,
+  },
+  {
+    breaks: "two names of one file are moved onto each other",
+    edits: [{
+      file: "_move.ts",
+      find: "  if (isSame(source, existing)) throw sameFile(path);\n",
+      replace: "  if (isSame(source, existing)) return;\n",
+    }, {
+      file: "_move.ts",
+      find: "      if (!(yield* isAt(to, status))) throw exists();\n",
+      replace:
+        "      if (yield* isAt(to, status)) return;\n      if (!(yield* isAt(to, status))) throw exists();\n",
+    }, {
+      file: "_move.ts",
+      find: "    if (now.nlink < 2) {\n",
+      replace: "    if (now.nlink < 0) {\n",
+    }],
+    exploration: "processes: a file moved there, and back",
+    finds: /it has no name any more/,
+  },
 ];
 
 /** Runs one exploration on the copy of the code there, in its short form. */

@@ -359,7 +359,7 @@ function committedReason(
         ? [
           AtomicError,
           code,
-          `it has its new name, but "${path}" could not be removed (${code}) and is still another name of it: remove it, or move it once more`,
+          `it has its new name, but "${path}" could not be removed (${code}) and is still another name of it: remove it`,
         ]
         : [
           DurabilityError,

@@ -64,26 +64,54 @@ export function wantLock(
   };
 }
 
+/** A lock that was asked for: its place among those of this realm is that of the call. */
+export interface AskedLock {
+  readonly wanted: WantedLock;
+  readonly begun: number;
+  readonly turn: Promise<Turn | undefined>;
+}
+
+/** Asks for a lock. */
+export function askFor(wanted: WantedLock): AskedLock {
+  const { port, request: { signal }, place, timeoutMs, isPatient } = wanted;
+  const begun = port.now();
+  const waiting = { timeoutMs, isPatient, signal };
+  return { wanted, begun, turn: turn(port, place.path, waiting) };
+}
+
+/** Gives up what was asked for, and has not been answered. */
+export function giveUp({ turn }: AskedLock): void {
+  turn.then((mine) => mine?.end(false), () => {});
+}
+
+/** Waits for the lock; `undefined` if it was not to be had in time, which counts from `notBefore` on at the earliest. */
+async function answerTo(
+  { wanted, begun, turn }: AskedLock,
+  notBefore: number,
+): Promise<FileLock | undefined> {
+  const { port, request, timeoutMs, isPatient } = wanted;
+  const { retryMs, signal } = request;
+  const mine = await turn;
+  if (mine === undefined) return undefined;
+  try {
+    const from = isPatient ? Math.max(mine.since, notBefore) : begun;
+    const patience = { deadline: from + timeoutMs, retryMs, signal };
+    const held = await runAsync(port, takeKernelLock(wanted, patience));
+    if (held !== undefined) return new FileLock(wanted, held, mine);
+  } catch (error) {
+    mine.end(false);
+    throw error;
+  }
+  mine.end(false);
+  return undefined;
+}
+
 /** Waits for the lock; `undefined` if it was not to be had in time. */
 export async function tryFor(
   wanted: WantedLock,
 ): Promise<FileLock | undefined> {
-  const { port, request, place, timeoutMs, isPatient } = wanted;
-  const { retryMs, signal } = request;
-  const begun = port.now();
-  const mine = await turn(port, place.path, { timeoutMs, isPatient, signal });
-  if (mine === undefined) return undefined;
-  try {
-    const deadline = (isPatient ? port.now() : begun) + timeoutMs;
-    const patience = { deadline, retryMs, signal };
-    const held = await runAsync(port, takeKernelLock(wanted, patience));
-    if (held !== undefined) return new FileLock(wanted, held, mine);
-  } catch (error) {
-    mine.end();
-    throw error;
-  }
-  mine.end();
-  return undefined;
+  const asked = askFor(wanted);
+  return await answerTo(asked, asked.begun);
 }
 
 /** The same, blocking. It cannot wait for its own realm. */
@@ -97,10 +125,10 @@ export function tryForSync(wanted: WantedLock): FileLock | undefined {
     const held = runSync(port, takeKernelLock(wanted, patience));
     if (held !== undefined) return new FileLock(wanted, held, mine);
   } catch (error) {
-    mine.end();
+    mine.end(false);
     throw error;
   }
-  mine.end();
+  mine.end(false);
   return undefined;
 }
 
@@ -114,10 +142,18 @@ function* takeKernelLock(
 
 /** Waits for the lock, or tells who may hold it. */
 export async function insistOn(wanted: WantedLock): Promise<FileLock> {
-  const { port } = wanted;
-  const begun = port.now();
-  return await tryFor(wanted) ??
-    await runAsync(port, tellWhoHolds(wanted, begun));
+  const asked = askFor(wanted);
+  return await insistOnAsked(asked, asked.begun);
+}
+
+/** The same of a lock that was asked for before. */
+export async function insistOnAsked(
+  asked: AskedLock,
+  notBefore: number,
+): Promise<FileLock> {
+  const { wanted, begun } = asked;
+  return await answerTo(asked, notBefore) ??
+    await runAsync(wanted.port, tellWhoHolds(wanted, begun));
 }
 
 /** The same, blocking. */
@@ -131,7 +167,7 @@ function* tellWhoHolds(wanted: WantedLock, begun: number): Protocol<never> {
   const { port, place, timeoutMs } = wanted;
   const found = yield* knownCandidates(port, place);
   const free = turnAtOnce(port, place.path);
-  free?.end();
+  free?.end(false);
   const names = found.map(({ pid, since }) =>
     `process ${pid} (since ${new Date(since).toISOString()})`
   );
@@ -212,7 +248,7 @@ export class FileLock implements Lock {
     } catch (error) {
       throw explain(port, attempt, error);
     } finally {
-      this.#turn.end();
+      this.#turn.end(true);
     }
   }
 
@@ -229,7 +265,7 @@ export class FileLock implements Lock {
     } catch (error) {
       throw explain(port, attempt, error);
     } finally {
-      this.#turn.end();
+      this.#turn.end(true);
     }
   }
 }

@@ -73,6 +73,7 @@ import {
   underLockAlone,
   underLockAloneSync,
 } from "./_under_lock.ts";
+import { lockedUnlessForbidden } from "./_update.ts";
 import { prepare } from "./_write.ts";
 
 /** Something done to the end of a file; `checkTurn` is called just before the first change. */
@@ -134,7 +135,7 @@ export async function atEnd<T>(
   { port, attempt, request, perform }: Prepared<T>,
 ): Promise<T> {
   try {
-    const locked = { ...request, lock: request.lock ?? true };
+    const locked = lockedUnlessForbidden(port, request);
     return await underLockAlone(port, attempt, locked, (request) => {
       request.signal?.throwIfAborted();
       // Without a retry, which would hold the event loop.
@@ -162,7 +163,7 @@ export function atEndSync<T>(
   { port, attempt, request, perform }: Prepared<T>,
 ): T {
   try {
-    const locked = { ...request, lock: request.lock ?? true };
+    const locked = lockedUnlessForbidden(port, request);
     return underLockAloneSync(port, attempt, locked, (request) => {
       const found = at(runSync(port, locateTarget(port, request)), request);
       refusePending(port, found.path);
@@ -589,8 +590,8 @@ function note(
   if (known.size > MOST_KNOWN && oldest !== undefined) known.delete(oldest);
 }
 
-function keyOf({ dev, ino }: FileStatus): string {
-  return `${dev}:${ino}`;
+function keyOf({ dev, ino, birthMs }: FileStatus): string {
+  return `${dev}:${ino}:${birthMs}`;
 }
 
 function refuseBroken(port: Port, end: End): void {

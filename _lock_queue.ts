@@ -9,7 +9,10 @@ import type { Port } from "./_runtime/port.ts";
 
 /** Whose turn it is, until it is given up. */
 export interface Turn {
-  end(): void;
+  /** Since when nobody has got on before it, in the milliseconds of the port. */
+  readonly since: number;
+  /** Gives it up; `hasHeld` says whether that was progress for those who wait. */
+  end(hasHeld: boolean): void;
 }
 
 /** The tasks that want one lock; the first has the turn. */
@@ -65,11 +68,11 @@ export async function turn(
       ? line.changedAt + timeoutMs - port.now()
       : 0;
     if (left > 0) return wait(left);
-    mine.end();
+    mine.end(false);
     resolve(undefined);
   };
   const onAbort = () => {
-    mine.end();
+    mine.end(false);
     reject(signal?.reason);
   };
   signal?.addEventListener("abort", onAbort, { once: true });
@@ -90,7 +93,10 @@ function enter(port: Port, path: string, onTurn: () => void): Turn {
   const { tasks } = line;
   tasks.push(onTurn);
   return {
-    end() {
+    get since() {
+      return line.changedAt;
+    },
+    end(hasHeld) {
       const index = tasks.indexOf(onTurn);
       if (index === -1) return;
       tasks.splice(index, 1);
@@ -98,7 +104,7 @@ function enter(port: Port, path: string, onTurn: () => void): Turn {
       if (next === undefined) {
         lines.delete(path);
       } else if (index === 0) {
-        line.changedAt = port.now();
+        if (hasHeld) line.changedAt = port.now();
         next();
       }
     },

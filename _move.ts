@@ -61,6 +61,7 @@ import {
   failedWith,
   inlineCall,
   type Protocol,
+  ProtocolError,
   Refusal,
   SystemCallError,
 } from "./_protocol.ts";
@@ -175,7 +176,7 @@ export function* move(
             fileSynced: request.durability !== "none",
             directorySynced: request.durability === "full" &&
               directories.to !== undefined,
-            replaced: !to.absent,
+            replaced: commitment.replaced,
           };
         }),
     );
@@ -183,8 +184,9 @@ export function* move(
     if (progress.isCommitted && error instanceof SystemCallError) {
       error.committed = true;
     }
-    const isTakenBack = error instanceof Refusal && error.committed === false;
-    if (isTakenBack && progress.isKept && to.absent) {
+    const isUndone = error instanceof ProtocolError &&
+      error.committed === false;
+    if (isUndone && progress.isKept && to.absent) {
       yield* attempt(removeChecksum(port, request, to));
     }
     throw error;
@@ -315,6 +317,8 @@ function* syncSource(
 interface Commitment {
   /** Whether the old name is still to be removed. */
   readonly isLinked: boolean;
+  /** Whether something had the new name. */
+  readonly replaced: boolean;
   /** The last failed syncs before. */
   readonly syncFailures: {
     readonly to: SystemCallError | undefined;
@@ -341,14 +345,42 @@ function* commit(
     from: lastSyncFailure(port, from.directory),
   };
   const { overwrite } = request;
-  yield* retrying(port, request, function* () {
+  const replaced = yield* retrying(port, request, function* () {
     checkTurn();
-    // Inline: on another thread it could come after a newer write.
+    // Inline, all: on another thread they could come after a newer write.
+    yield* refuseChanged(from.path, status);
+    const existing = yield* inlineStatus(to.path);
+    if (existing !== undefined && isSame(status, existing)) {
+      throw sameFile(to.path);
+    }
     yield* overwrite
       ? renameOver(from.path, to.path, status)
       : linkNew(from.path, to.path, status);
+    return existing !== undefined;
   });
-  return { isLinked: !overwrite, syncFailures };
+  return { isLinked: !overwrite, replaced, syncFailures };
+}
+
+/** Another file than the one that was synced may be lost after a power cut. */
+function* refuseChanged(from: string, status: FileStatus): Protocol<void> {
+  const now = yield* inlineStatus(from);
+  if (now === undefined) {
+    throw new Refusal("ENOENT", "somebody else has moved or removed it");
+  }
+  if (isSame(status, now)) return;
+  throw new Refusal(
+    "CHANGED",
+    "it was replaced while it was to be moved: move it again, under its lock",
+  );
+}
+
+function* inlineStatus(path: string): Protocol<FileStatus | undefined> {
+  try {
+    return yield* inlineCall("lstat", path);
+  } catch (error) {
+    if (failedWith(error, "ENOENT")) return undefined;
+    throw error;
+  }
 }
 
 function* renameOver(
@@ -432,7 +464,7 @@ function* removeOldName(
     // Inline, both: nothing of this thread may come in between.
     const now = yield* inlineCall("lstat", from);
     if (!isSame(status, now)) return;
-    if (now.nlink < 2) {
+    if (now.nlink < 2 || !(yield* isAtInline(to, status))) {
       const gone = new Refusal(
         "CHANGED",
         `somebody has removed "${to}" meanwhile, so that "${from}" was left`,
@@ -446,7 +478,7 @@ function* removeOldName(
     const isTakenBack = yield* takeBack(to, status);
     if (failedWith(error, "ENOENT")) {
       // Who has made the same move has done what this one was to do.
-      if (!isTakenBack) return;
+      if (!isTakenBack && (yield* isAt(to, status))) return;
       throw new Refusal("ENOENT", "somebody else has moved or removed it");
     }
     if (!isTakenBack) throw error;
@@ -455,6 +487,11 @@ function* removeOldName(
       `this process may not remove "${from}", which was left as it was: grant write permission on its directory`,
     );
   }
+}
+
+function* isAtInline(path: string, status: FileStatus): Protocol<boolean> {
+  const now = yield* inlineStatus(path);
+  return now !== undefined && isSame(status, now);
 }
 
 /** Removes the new name, if the file has another one. */

@@ -9,13 +9,14 @@ import { checksumCameMeanwhile } from "./_checksum_choice.ts";
 import { replaceSidecar, type WriteRequest } from "./_core.ts";
 import type { DirectoryRequest } from "./_directories.ts";
 import type { HeldLock } from "./_lock.ts";
-import { type Protocol, SystemCallError } from "./_protocol.ts";
+import { type Protocol, Refusal, SystemCallError } from "./_protocol.ts";
 import type { FileStatus, Port } from "./_runtime/port.ts";
 import {
   currentDigest,
   type Digests,
   ownSidecars,
   previousDigests,
+  readSidecar,
   removeSidecars,
 } from "./_sidecar.ts";
 import type { Target } from "./_target.ts";
@@ -39,6 +40,13 @@ export function* placeChecksum(
   if (kept === undefined) return false;
   if (request.held.length === 0) throw checksumCameMeanwhile();
   const { algorithm } = kept;
+  const there = yield* readSidecar(port, to.path, algorithm, request);
+  if (there !== undefined && there.id === undefined) {
+    throw new Refusal(
+      "FOREIGN_CHECKSUM",
+      `"${there.path}" is a checksum that somebody else has made of it, and would be replaced: move it away, or remove the one of the file that is moved with checksum: false`,
+    );
+  }
   // What the old name says is not questioned: damage would be called good.
   const digests = own ?? {
     digest: (yield* currentDigest(port, from, algorithm, request)) ?? "",

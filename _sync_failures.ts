@@ -68,11 +68,11 @@ const MOST_UNSYNCED = 1000;
 export function* syncFile(
   host: Host,
   file: OpenFile,
-  { dev, ino, mtimeMs }: FileStatus,
+  { dev, ino, birthMs, mtimeMs }: FileStatus,
 ): Protocol<void> {
   let unsynced = unsyncedByHost.get(host);
   if (unsynced === undefined) unsyncedByHost.set(host, unsynced = new Set());
-  const key = `${dev}:${ino}:${mtimeMs}`;
+  const key = `${dev}:${ino}:${birthMs}:${mtimeMs}`;
   if (unsynced.has(key)) {
     throw new Refusal(
       "BROKEN",

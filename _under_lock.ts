@@ -11,8 +11,11 @@ import { describe } from "./_describe.ts";
 import type { Attempt } from "./_failure.ts";
 import type { Need } from "./_filesystems.ts";
 import {
+  askFor,
   FileLock,
+  giveUp,
   insistOn,
+  insistOnAsked,
   insistOnSync,
   TIMEOUT_MS,
   type WantedLock,
@@ -110,7 +113,7 @@ export async function underLockAlone<T>(
     await held.idle();
     return await underLock(port, attempt, request, body);
   } finally {
-    mine.end();
+    mine.end(true);
   }
 }
 
@@ -163,13 +166,13 @@ export function underLockAloneSync<T>(
   const held = passed(lock, wantedBy(port, attempt, request));
   const mine = turnAtOnce(port, held.held.own.path);
   if (mine === undefined || held.isBusy) {
-    mine?.end();
+    mine?.end(false);
     throw notInTime();
   }
   try {
     return underLockSync(port, attempt, request, body);
   } finally {
-    mine.end();
+    mine.end(true);
   }
 }
 
@@ -218,11 +221,18 @@ export async function underLocks<T>(
   wanted: readonly WantedLock[],
   body: (held: readonly HeldLock[]) => Promise<T>,
 ): Promise<T> {
+  // All places at once: two calls that want the same are in the same order
+  // everywhere, and what is called later comes after both.
+  const asked = inOneOrder(wanted).map(askFor);
   const taken: FileLock[] = [];
   try {
-    for (const lock of inOneOrder(wanted)) taken.push(await insistOn(lock));
+    for (const lock of asked) {
+      const { port } = lock.wanted;
+      taken.push(await insistOnAsked(lock, port.now()));
+    }
     return await body(taken.map(({ held }) => held));
   } finally {
+    for (const lock of asked.slice(taken.length)) giveUp(lock);
     for (const lock of taken.toReversed()) await lock.release().catch(() => {});
   }
 }

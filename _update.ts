@@ -8,7 +8,7 @@
 import {
   chooseChecksum,
   hasChecksum,
-  isChecksummed,
+  mayBeChecksummed,
 } from "./_checksum_choice.ts";
 import type { WriteRequest } from "./_core.ts";
 import { describe } from "./_describe.ts";
@@ -118,13 +118,13 @@ export function updateSync<T, Options extends WriteOptions>(
 }
 
 /** `lock: false` counts for nothing where a checksum is kept. */
-function lockedUnlessForbidden(
+export function lockedUnlessForbidden(
   port: Port,
   request: LockableRequest,
 ): LockableRequest {
   if (request.lock !== false) return { ...request, lock: request.lock ?? true };
   const { path } = locateNow(port, request);
-  const isKept = runInline(port, isChecksummed(port, path, request));
+  const isKept = runInline(port, mayBeChecksummed(port, path, request));
   return isKept ? locking(request) : request;
 }
 

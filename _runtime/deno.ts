@@ -48,6 +48,7 @@ function status(info: Deno.FileInfo): FileStatus {
     gid: info.gid ?? 0,
     nlink: info.nlink ?? 1,
     mtimeMs: info.mtime?.getTime() ?? 0,
+    birthMs: info.birthtime?.getTime() ?? 0,
     dev: info.dev,
     ino: info.ino ?? 0,
   };

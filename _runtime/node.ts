@@ -48,6 +48,7 @@ function status(stats: Stats): FileStatus {
     gid: stats.gid,
     nlink: stats.nlink,
     mtimeMs: stats.mtimeMs,
+    birthMs: stats.birthtimeMs,
     dev: stats.dev,
     ino: stats.ino,
   };

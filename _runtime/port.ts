@@ -38,6 +38,8 @@ export interface FileStatus {
   readonly nlink: number;
   /** When its content was last changed, in milliseconds since the epoch. */
   readonly mtimeMs: number;
+  /** When it was made, likewise; 0 where the file system does not say. With that a file is told from one that has its number again. */
+  readonly birthMs: number;
   /** With {@linkcode FileStatus.ino}, which file it is. */
   readonly dev: number;
   readonly ino: number;

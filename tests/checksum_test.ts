@@ -930,3 +930,57 @@ test("a stream that is begun while a checksum is made keeps it", () =>
       await verifyChecksum(path);
     }
   }));
+
+test("moves of files with a checksum take their places at the call", () =>
+  inScratch(async (directory) => {
+    const at = (name: string) => join(directory, name);
+    await writeTextAtomic(at("a"), "moved", { checksum: true });
+    await Promise.all([
+      moveAtomic(at("a"), at("b"), { overwrite: true }),
+      writeTextAtomic(at("b"), "later"),
+    ]);
+    assert.equal(readFileSync(at("b"), "utf8"), "later\n");
+    await Promise.all([
+      moveAtomic(at("b"), at("c")),
+      moveAtomic(at("c"), at("d")),
+      moveAtomic(at("d"), at("a")),
+    ]);
+    assert.deepEqual(readdirSync(directory).toSorted(), ["a", "a.sha256"]);
+    const moving = moveAtomic(at("a"), at("b"));
+    assert.throws(() => writeTextAtomicSync(at("b"), "x"), LockTimeoutError);
+    await moving;
+    await verifyChecksum(at("b"));
+  }));
+
+test("a move leaves a published checksum alone, and none of its own where it fails", () =>
+  inScratch(async (directory) => {
+    const from = join(directory, "from");
+    const to = join(directory, "to");
+    await writeTextAtomic(from, "wrong", { checksum: true });
+    const published = `${digestOf("right\n")}  to\n`;
+    writeFileSync(`${to}.sha256`, published);
+    const error = await rejection(moveAtomic(from, to));
+    assert.ok(error instanceof AtomicError);
+    assert.equal(error.code, "FOREIGN_CHECKSUM");
+    assert.equal(readFileSync(`${to}.sha256`, "utf8"), published);
+    unlinkSync(`${to}.sha256`);
+    const port = new FaultPort().intercept(({ name, args: [one] }) =>
+      name === "link" && one === from ? { code: "EXDEV" } : undefined
+    );
+    await onPort(port, () => rejection(moveAtomic(from, to)));
+    assert.deepEqual(readdirSync(directory).toSorted(), [
+      "from",
+      "from.sha256",
+    ]);
+  }));
+
+test("an append without a lock waits for a checksum that is being made, and is refused", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const writing = writeTextAtomic(path, "1", { checksum: true });
+    const error = await rejection(appendJsonl(path, [2], { lock: false }));
+    assert.ok(error instanceof AtomicError);
+    assert.equal(error.code, "HAS_CHECKSUM");
+    await writing;
+    await verifyChecksum(path);
+  }));

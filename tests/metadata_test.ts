@@ -59,6 +59,7 @@ function foreignFilePort(path: string, mode: number): FaultPort {
     gid: 4321,
     nlink: 1,
     mtimeMs: 0,
+    birthMs: 0,
     dev: 1,
     ino: 1,
   };

@@ -276,6 +276,40 @@ for (const { name, move } of FORMS) {
       assert.equal(text(other), "content");
     }));
 
+  test(`${name}: what has changed since it was looked at is not moved, nor taken for something else`, () =>
+    between(async (from, to) => {
+      const changing = (change: () => void) => {
+        let synced = 0;
+        return new FaultPort().intercept(({ name, args: [path] }) => {
+          // The last looks for a checksum; the first were at the call.
+          if (name === "access" && `${path}`.startsWith(to) && synced++ === 3) {
+            change();
+          }
+          return undefined;
+        });
+      };
+      const replaced = changing(() => {
+        writeFileSync(`${from}2`, "newer");
+        renameSync(`${from}2`, from);
+      });
+      const error = await rejection(onPort(replaced, () => move(from, to)));
+      assert.ok(error instanceof AtomicError);
+      assert.equal(error.code, "CHANGED");
+      assert.equal(error.committed, false);
+      const linked = changing(() => linkSync(from, to));
+      const overwrite = { overwrite: true };
+      const same = await rejection(
+        onPort(linked, () => move(from, to, overwrite)),
+      );
+      assert.ok(same instanceof AtomicError);
+      assert.equal(same.code, "SAME_FILE");
+      unlinkSync(to);
+      const made = changing(() => writeFileSync(to, "made"));
+      const receipt = await onPort(made, () => move(from, to, overwrite));
+      assert.equal(receipt.replaced, true);
+      assert.equal(text(to), "newer");
+    }));
+
   test(`${name}: where the old name may not be removed, the new one is taken back`, () =>
     between(async (from, to) => {
       const port = new FaultPort().intercept(({ name, args: [path] }) =>

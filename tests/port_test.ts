@@ -35,8 +35,9 @@ for (const [form, calls] of FORMS) {
       const own = statSync(path);
       await calls.fchown(file, own.uid, own.gid);
       await calls.fsync(file);
-      const { mtimeMs, ...status } = await calls.fstat(file);
+      const { mtimeMs, birthMs, ...status } = await calls.fstat(file);
       assert.ok(Math.abs(Date.now() - mtimeMs) < 60_000);
+      assert.ok(birthMs <= mtimeMs);
       assert.deepEqual(status, {
         kind: "file",
         size: 10,

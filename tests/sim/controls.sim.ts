@@ -834,8 +834,12 @@ const CONTROLS: readonly Control[] = [
         "      if (yield* isAt(to, status)) return;\n      if (!(yield* isAt(to, status))) throw exists();\n",
     }, {
       file: "_move.ts",
-      find: "    if (now.nlink < 2) {\n",
-      replace: "    if (now.nlink < 0) {\n",
+      find: "    if (existing !== undefined && isSame(status, existing)) {\n",
+      replace: "    if (existing !== undefined && existing.size < 0) {\n",
+    }, {
+      file: "_move.ts",
+      find: "    if (now.nlink < 2 || ",
+      replace: "    if (now.nlink < 0 && ",
     }],
     exploration: "processes: a file moved there, and back",
     finds: /it has no name any more/,

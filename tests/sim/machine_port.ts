@@ -257,8 +257,8 @@ function isDescriptor(value: unknown): value is Descriptor & OpenFile {
 function statusOf(inode: Inode): FileStatus {
   const { kind, mode, uid, gid, nlink, device, ino, bytes, text } = inode;
   const size = kind === "symlink" ? text.length : bytes.length;
-  const mtimeMs = 0;
-  return { kind, size, mode, uid, gid, nlink, mtimeMs, dev: device, ino };
+  const times = { mtimeMs: 0, birthMs: 0 };
+  return { kind, size, mode, uid, gid, nlink, ...times, dev: device, ino };
 }
 
 const NOT_PLAIN = ["mode", "gid", "nlink"] as const;

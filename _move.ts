@@ -127,13 +127,11 @@ export function* move(
   const { from } = located;
   // Before parents are made for what cannot be moved.
   const found = yield* fileAt(from.path);
-  const { overwrite } = request;
-  const making = placingRequest(request, !overwrite);
-  const to = yield* locateAgain(port, targetRequest(making), located.to);
+  const placing = placingRequest(request);
+  const to = yield* locateAgain(port, targetRequest(placing), located.to);
   // Found out only now where a parent before a ".." was missing.
   if (from.path === to.path) throw sameFile(to.path);
   refuseExisting(request, found, to);
-  const placing = placingRequest(request, !overwrite);
   yield* syncMadeDirectories(port, placing, to.directory);
   const route = { from, to };
   const directories = yield* retrying(
@@ -194,8 +192,8 @@ export function* move(
 }
 
 /** What the new name needs: it must be on the disk before the old one is unlinked, or a power cut could take both. */
-function placingRequest(request: MoveRequest, unlinks: boolean): MoveRequest {
-  return request.durability === "ordered" && unlinks
+function placingRequest(request: MoveRequest): MoveRequest {
+  return request.durability === "ordered" && !request.overwrite
     ? { ...request, durability: "full" }
     : request;
 }

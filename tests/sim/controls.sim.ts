@@ -710,8 +710,8 @@ const CONTROLS: readonly Control[] = [
     breaks: "an ordered move does not sync the directories that it makes",
     edits: [{
       file: "_move.ts",
-      find: 'return request.durability === "ordered" && unlinks',
-      replace: 'return request.durability === "none" && unlinks',
+      find: 'return request.durability === "ordered" && !request.overwrite',
+      replace: 'return request.durability === "none" && !request.overwrite',
     }],
     exploration: MOVES,
     finds: /neither at \/d\/f nor at/,

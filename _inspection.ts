@@ -154,8 +154,8 @@ function* withChecksum(
     if (sidecar === undefined) return findings;
     path = sidecar.path;
   } catch (error) {
-    if (error instanceof SystemCallError) return findings;
-    throw error;
+    if (!(error instanceof SystemCallError)) throw error;
+    return findings;
   }
   const integrityDetection = {
     level: "guaranteed",
@@ -204,7 +204,7 @@ function* danglingText(path: string): Protocol<string | undefined> {
       ? yield* call("readlink", path)
       : undefined;
   } catch (error) {
-    if (error instanceof SystemCallError) return undefined;
-    throw error;
+    if (!(error instanceof SystemCallError)) throw error;
+    return undefined;
   }
 }

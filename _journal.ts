@@ -28,7 +28,7 @@ export function* hasJournal(
     const text = new TextDecoder().decode(buffer.subarray(0, length));
     return /^\d+\s*$/.test(text) ? true : /none/.test(text) ? false : undefined;
   } catch (error) {
-    if (error instanceof SystemCallError) return undefined;
-    throw error;
+    if (!(error instanceof SystemCallError)) throw error;
+    return undefined;
   }
 }

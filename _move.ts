@@ -500,7 +500,7 @@ function* takeBack(to: string, status: FileStatus): Protocol<boolean> {
     yield* inlineCall("unlink", to);
     return true;
   } catch (error) {
-    if (error instanceof SystemCallError) return false;
-    throw error;
+    if (!(error instanceof SystemCallError)) throw error;
+    return false;
   }
 }

@@ -288,7 +288,7 @@ function* isDirectory(host: Host, path: string): Protocol<boolean> {
   try {
     return (yield* call("lstat", path)).kind === "directory";
   } catch (error) {
-    if (error instanceof SystemCallError) return false;
-    throw error;
+    if (!(error instanceof SystemCallError)) throw error;
+    return false;
   }
 }

@@ -19,7 +19,7 @@ import {
   inspectGuarantees,
   inspectGuaranteesSync,
 } from "../mod.ts";
-import { type FaultPort, onPort } from "./fault_port.ts";
+import { FaultPort, onPort } from "./fault_port.ts";
 import { type Pretended, pretending, rootMount } from "./pretended.ts";
 import { inScratch } from "./scratch.ts";
 import { writeTextAtomic } from "../text.ts";
@@ -513,6 +513,20 @@ test("an ext4 without a journal, or whose journal cannot be looked at, is told",
   const unknown = await told("?");
   assert.equal(unknown.level, "best-effort");
   assert.match(unknown.evidence, /could not be looked at/);
+  const ext4 = { type: 0xef53, mounts: rootMount("ext4") };
+  for (const hidden of [/^\/sys\/dev/, /journal_task$/]) {
+    const refusing = pretending(ext4);
+    refusing.permission = (_access, path) =>
+      hidden.test(path) ? "missing" : "granted";
+    const failing = new FaultPort(pretending(ext4)).intercept((call) =>
+      hidden.test(`${call.args[0]}`) ? { code: "EACCES" } : undefined
+    );
+    failing.platform = "linux";
+    for (const port of [refusing, failing]) {
+      const report = await inScratch((path) => inspectOn(port, path));
+      assert.equal(levels(report).crashDurability, "best-effort");
+    }
+  }
 });
 
 test("a source named - does not hide the options behind it, nor an error its end", () => {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
+import { execFileSync } from "node:child_process";
 import {
   linkSync,
   mkdirSync,
@@ -38,7 +38,7 @@ const FORMS = [
 
 /** The number of a process that has ended. */
 function deadPid(): number {
-  return spawnSync("true").pid;
+  return Number(execFileSync("sh", ["-c", "echo $$"]));
 }
 
 /** A file as an old writer leaves it. */

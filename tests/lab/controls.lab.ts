@@ -804,11 +804,11 @@ const CONTROLS: readonly Control[] = [
       "a synchronous move is refused while an asynchronous call changes one of its files",
   },
   {
-    breaks: "moves take their locks in the order of their names",
+    breaks: "moves ask for their locks one after the other, in their own order",
     file: "_under_lock.ts",
     edits: [[
-      "one.place.path < other.place.path ? -1 : 1",
-      "one === other ? 1 : 0",
+      "const asked = inOneOrder(wanted).map(askFor);",
+      "const asked = Object.assign((function* () { for (const one of wanted) yield askFor(one); })(), { slice: () => [] });",
     ]],
     testFile: "move_test.ts",
     testName: "opposite moves under locks do not wait for each other for ever",

@@ -331,6 +331,7 @@ test("the doctor fails on a read-only mount, and says that it is one", () =>
       const report = await examined(runtime, path, "atomicVisibility");
       assert.equal(report.ok, false);
       assert.deepEqual(failures(report), [
+        "replaceable",
         "exclusive create",
         "require atomicVisibility",
       ]);

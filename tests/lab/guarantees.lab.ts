@@ -313,8 +313,10 @@ test("on a terminal, Deno asks nobody for a permission to look", () =>
       const command = DENO.command(join(directory, "x"), "./inspector.ts")
         .filter((word) => word !== "--no-prompt");
       const words = [...command, ...args].map((word) => `'${word}'`).join(" ");
-      // A doctor that asks waits for an answer.
-      const script = ["script", "-qec", `timeout 5 ${words}`, "/dev/null"];
+      // A doctor that asks waits for an answer; in a group in the background,
+      // which timeout makes under most shells, it would be stopped before it asks.
+      const limited = `timeout --foreground 5 ${words}`;
+      const script = ["script", "-qec", limited, "/dev/null"];
       return (await run(script, { env: caches })).stdout;
     };
     const report = await onTerminal("inspect", directory);

@@ -75,8 +75,10 @@ export interface AskedLock {
 export function askFor(wanted: WantedLock): AskedLock {
   const { port, request: { signal }, place, timeoutMs, isPatient } = wanted;
   const begun = port.now();
-  const waiting = { timeoutMs, isPatient, signal };
-  return { wanted, begun, turn: turn(port, place.path, waiting) };
+  const mine = turn(port, place.path, { timeoutMs, isPatient, signal });
+  // It may fail while its caller still waits for another lock.
+  mine.catch(() => {});
+  return { wanted, begun, turn: mine };
 }
 
 /** Gives up what was asked for, and has not been answered. */

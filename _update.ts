@@ -32,7 +32,13 @@ import {
   underLockAloneSync,
 } from "./_under_lock.ts";
 import { readVerified } from "./_verified_read.ts";
-import { locateNow, prepare, writeHeld, writeHeldSync } from "./_write.ts";
+import {
+  locateNow,
+  prepare,
+  type Prepared,
+  writeHeld,
+  writeHeldSync,
+} from "./_write.ts";
 
 /** What an update needs to know of a format. */
 export interface Format<T, Options> {
@@ -54,24 +60,22 @@ export async function update<T, Options extends WriteOptions>(
   change: (current: T) => T | Promise<T>,
   given: Options & InitialOption<T>,
 ): Promise<UpdateResult<T>> {
-  const { operation, kind, decode, encode } = format;
-  const { port, attempt, request, options } = prepare(
-    operation,
-    kind,
+  const { port, attempt, request, options } = prepareUpdate(
+    format,
     path,
+    change,
     given,
   );
-  checkUpdate(change, request);
   try {
     const locked = lockedUnlessForbidden(port, request);
     return await underLockAlone(port, attempt, locked, async (request) => {
       const bytes = await runAsync(port, readIfPresent(port, request));
       const current = bytes === undefined
         ? options.initial
-        : decode(bytes, options, attempt);
+        : format.decode(bytes, options, attempt);
       // Without an initial value the overloads have undefined in T.
       const value = await settled(change(current as T), request.signal);
-      const encoded = encode(value, options, attempt);
+      const encoded = format.encode(value, options, attempt);
       const isDone = bytes !== undefined && isSame(bytes, encoded) &&
         await runAsync(port, isAsWanted(port, request));
       if (isDone) return unchanged(value);
@@ -89,24 +93,22 @@ export function updateSync<T, Options extends WriteOptions>(
   change: (current: T) => T,
   given: Options & InitialOption<T>,
 ): UpdateResult<T> {
-  const { operation, kind, decode, encode } = format;
-  const { port, attempt, request, options } = prepare(
-    operation,
-    kind,
+  const { port, attempt, request, options } = prepareUpdate(
+    format,
     path,
+    change,
     given,
   );
-  checkUpdate(change, request);
   try {
     const locked = lockedUnlessForbidden(port, request);
     return underLockAloneSync(port, attempt, locked, (request) => {
       const bytes = runSync(port, readIfPresent(port, request));
       const current = bytes === undefined
         ? options.initial
-        : decode(bytes, options, attempt);
+        : format.decode(bytes, options, attempt);
       const value = change(current as T);
-      refusePromise(operation, value);
-      const encoded = encode(value, options, attempt);
+      refusePromise(format.operation, value);
+      const encoded = format.encode(value, options, attempt);
       const isDone = bytes !== undefined && isSame(bytes, encoded) &&
         runSync(port, isAsWanted(port, request));
       if (isDone) return unchanged(value);
@@ -115,6 +117,17 @@ export function updateSync<T, Options extends WriteOptions>(
   } catch (error) {
     throw explain(port, attempt, error);
   }
+}
+
+function prepareUpdate<T, Options extends WriteOptions>(
+  { operation, kind }: Format<T, Options>,
+  path: string | URL,
+  change: unknown,
+  given: Options & InitialOption<T>,
+): Prepared<Options & InitialOption<T>> {
+  const prepared = prepare(operation, kind, path, given);
+  checkUpdate(change, prepared.request);
+  return prepared;
 }
 
 /** `lock: false` counts for nothing where a checksum is kept. */

@@ -69,7 +69,7 @@ function decode(bytes: Uint8Array): string {
 }
 
 /** Where the first sequence of bytes starts that is no character, by the table of well-formed sequences in the Unicode standard (3-7). */
-export function invalidByteOffset(bytes: Uint8Array): number | undefined {
+function invalidByteOffset(bytes: Uint8Array): number | undefined {
   let offset = 0;
   while (offset < bytes.length) {
     const lead = bytes[offset] ?? 0;

@@ -89,18 +89,21 @@ export interface WholeWrite {
   payload: Uint8Array | undefined;
 }
 
+/** A call whose arguments have been checked. */
+export interface Prepared<Options> {
+  readonly port: Port;
+  readonly attempt: Attempt;
+  readonly request: LockableRequest;
+  readonly options: Options;
+}
+
 /** Checks the arguments but for the content. Whatever is wrong with them is thrown here, before the disk is touched. */
 export function prepare<Options extends WriteOptions>(
   operation: string,
   kind: OptionKind,
   path: string | URL,
   given: Options,
-): {
-  port: Port;
-  attempt: Attempt;
-  request: LockableRequest;
-  options: Options;
-} {
+): Prepared<Options> {
   const options = checkOptions(kind, given);
   const port = currentPort();
   const attempt: Attempt = {

@@ -791,6 +791,28 @@ test("a move waits for the locks of others", () =>
     assert.deepEqual(order, ["held", "moved"]);
   }));
 
+test("a move that is aborted while it waits for both locks is rejected once, and by nothing else", async () => {
+  for (const foreign of ["from", "to"] as const) {
+    await between(async (from, to) => {
+      const theirs = await onPort(
+        new FaultPort(),
+        () => acquireLock(foreign === "from" ? from : to),
+      );
+      const ours = await acquireLock(foreign === "from" ? to : from);
+      const controller = new AbortController();
+      const { signal } = controller;
+      const reason = new Error("enough");
+      const moved = rejection(moveAtomic(from, to, { lock: true, signal }));
+      setTimeout(() => controller.abort(reason), 20);
+      assert.equal(await moved, reason);
+      await ours.release();
+      await theirs.release();
+      assert.equal(text(from), "content");
+      assert.equal(text(to), undefined);
+    });
+  }
+});
+
 test("withDefaults binds moves", () =>
   between(async (from, to) => {
     const bound = withDefaults({ durability: "none", indent: 0 });

@@ -32,7 +32,7 @@
 
 import { hasChecksum } from "./_checksum_choice.ts";
 import { append, replace, type WriteRequest } from "./_core.ts";
-import { openToSync } from "./_directories.ts";
+import { openToSync, syncMadeDirectories } from "./_directories.ts";
 import { runAsync, runInline, runSync } from "./_drive.ts";
 import { type Attempt, explain } from "./_failure.ts";
 import { inspectTail, readAt, TornLine } from "./_jsonl_tail.ts";
@@ -258,7 +258,7 @@ function* createWith(
 
 function* noteBrokenAt(port: Port, path: string): Protocol<void> {
   const status = yield* lstatIfPresent(path);
-  if (status !== undefined) note(port, { status }, "broken");
+  if (status !== undefined) note(port, { path, status }, "broken");
 }
 
 function* appendTo(
@@ -275,10 +275,11 @@ function* appendTo(
     const isWhole = tail.kind === "whole";
     const piece = isWhole ? withNewlineBefore(bytes) : bytes;
     // Whoever made the file may not have synced its place.
-    const isPlaced = knownOf(port, end) === "placed";
-    const directory = isPlaced
-      ? undefined
-      : yield* openToSync(port, request, target.directory);
+    let directory: OpenFile | undefined;
+    if (!isPlaced(port, end)) {
+      yield* syncMadeDirectories(port, request, target.directory);
+      directory = yield* openToSync(port, request, target.directory);
+    }
     return yield* closing(directory, function* () {
       const syncFailure = lastSyncFailure(port, target.directory);
       yield* checkBeforeChange(request, checkTurn);
@@ -287,9 +288,9 @@ function* appendTo(
       if (directory !== undefined) {
         // If it fails, no later one makes the place durable.
         const status = { ...end.status, size: size + piece.length };
-        note(port, { status }, "broken");
+        note(port, { path, status }, "broken");
         yield* syncSince(port, directory, target.directory, syncFailure);
-        note(port, { status }, "placed");
+        note(port, { path, status }, "placed");
       }
       yield* compare(end);
       return {
@@ -342,11 +343,11 @@ function* repairEnd(
 
 /** If it fails, what was appended before and not synced may be lost as well. */
 function* syncCut(port: Port, end: End, size: number): Protocol<void> {
-  const status = { ...end.status, size };
-  const known = knownOf(port, end);
-  note(port, { status }, "broken");
+  const cut = { ...end, status: { ...end.status, size } };
+  const known = isPlaced(port, end) ? "placed" : "synced";
+  note(port, cut, "broken");
   yield* blockingCall("fsync", end.file);
-  note(port, { status }, known === "placed" ? "placed" : "synced");
+  note(port, cut, known);
 }
 
 /** Of what was cut, so many bytes are told. */
@@ -496,7 +497,7 @@ function* appendPiece(
     yield* takeBack(port, end, taken, error);
     throw error;
   }
-  const synced = knownOf(port, end) === "placed" ? "placed" : "synced";
+  const synced = isPlaced(port, end) ? "placed" : "synced";
   const status = { ...end.status, size: size + piece.length };
   note(port, { ...end, status }, durability === "none" ? "unsynced" : synced);
 }
@@ -514,7 +515,7 @@ function* takeBack(
   const { file, size } = end;
   // What is lost and was not synced before cannot be taken back.
   const isLost = reason instanceof SystemCallError &&
-    reason.syscall === "fsync" && knownOf(port, end) === "unsynced";
+    reason.syscall === "fsync" && knownOf(port, end)?.knowledge === "unsynced";
   if (isLost) note(port, end, "broken");
   try {
     const now = yield* call("fstat", file);
@@ -550,6 +551,8 @@ function* compare({ path, status }: End): Protocol<void> {
 type Knowledge = "placed" | "synced" | "unsynced" | "broken";
 
 interface Known {
+  /** Where that was. */
+  readonly path: string;
   /** That it had at least. */
   readonly size: number;
   readonly knowledge: Knowledge;
@@ -566,26 +569,30 @@ function knownFiles(port: Port): Map<string, Known> {
 }
 
 /** By whatever name. Of another file nothing is known: one that was made after the old one was removed may have the same number, but is shorter. */
-function knownOf(
-  port: Port,
-  { status }: Pick<End, "status">,
-): Knowledge | undefined {
+function knownOf(port: Port, { status }: Place): Known | undefined {
   const known = knownFiles(port).get(keyOf(status));
-  return known !== undefined && known.size <= status.size
-    ? known.knowledge
-    : undefined;
+  return known !== undefined && known.size <= status.size ? known : undefined;
 }
+
+/** At this name: it may have been moved since. */
+function isPlaced(port: Port, end: Place): boolean {
+  const known = knownOf(port, end);
+  return known?.knowledge === "placed" && known.path === end.path;
+}
+
+/** Which file, and where. */
+type Place = Pick<End, "path" | "status">;
 
 function note(
   port: Port,
-  { status }: Pick<End, "status">,
+  { path, status }: Place,
   knowledge: Knowledge,
 ): void {
   const known = knownFiles(port);
   // Again, so that it counts as the newest.
   const key = keyOf(status);
   known.delete(key);
-  known.set(key, { size: status.size, knowledge });
+  known.set(key, { path, size: status.size, knowledge });
   const [oldest] = known.keys();
   if (known.size > MOST_KNOWN && oldest !== undefined) known.delete(oldest);
 }
@@ -595,7 +602,7 @@ function keyOf({ dev, ino, birthMs }: FileStatus): string {
 }
 
 function refuseBroken(port: Port, end: End): void {
-  if (knownOf(port, end) !== "broken") return;
+  if (knownOf(port, end)?.knowledge !== "broken") return;
   throw new Refusal(
     "BROKEN",
     "an append to it has failed before, and could not be taken back, so that there may be a hole in it: write it anew, as with writeJsonlAtomic",

@@ -67,7 +67,7 @@ import {
 } from "./_protocol.ts";
 import { retrying } from "./_retry.ts";
 import type { FileStatus, Host, OpenFile, Port } from "./_runtime/port.ts";
-import { lastSyncFailure, syncFile, syncSince } from "./_sync_failures.ts";
+import { lastSyncFailure, syncFileAt, syncSince } from "./_sync_failures.ts";
 import {
   locateAgain,
   locateTarget,
@@ -293,19 +293,8 @@ function* syncSource(
 ): Protocol<FileStatus> {
   if (request.durability === "none") return yield* fileAt(path);
   for (;;) {
-    request.signal?.throwIfAborted();
-    // Windows syncs only what may be written.
-    const file = yield* retrying(
-      port,
-      request,
-      () => call(port.windows ? "openAppend" : "open", path),
-    );
-    const status = yield* closing(file, function* () {
-      const status = yield* call("fstat", file);
-      // Without it, a power cut after the rename may leave an empty file.
-      yield* syncFile(port, file, status);
-      return status;
-    });
+    // Without it, a power cut after the rename may leave an empty file.
+    const status = yield* syncFileAt(port, request, path);
     // Another one, that somebody has put there meanwhile, is not synced.
     if (isSame(status, yield* fileAt(path))) return status;
   }

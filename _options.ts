@@ -307,9 +307,12 @@ export interface JsonUpdateOptions extends Omit<JsonWriteOptions, "createNew"> {
 export interface UpdateResult<T> {
   /** What the function returned. */
   readonly value: T;
-  /** Whether that was anything else than what the file held. */
+  /**
+   * Whether the file was written: not where it held just that already, with the
+   * mode, the owner and the checksum that are asked for, and could be synced.
+   */
   readonly changed: boolean;
-  /** That of the write; `undefined` where nothing was to be written. */
+  /** That of the write; `undefined` where nothing was written. */
   readonly receipt: WriteReceipt | undefined;
 }
 

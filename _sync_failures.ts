@@ -9,13 +9,16 @@
 
 import {
   blockingCall,
+  call,
+  closing,
   type Protocol,
   Refusal,
   sameFailure,
   syncDirectory,
   SystemCallError,
 } from "./_protocol.ts";
-import type { FileStatus, Host, OpenFile } from "./_runtime/port.ts";
+import { retrying } from "./_retry.ts";
+import type { FileStatus, Host, OpenFile, Port } from "./_runtime/port.ts";
 
 const failuresByHost = new WeakMap<Host, Map<string, SystemCallError>>();
 
@@ -64,8 +67,34 @@ const unsyncedByHost = new WeakMap<Host, Set<string>>();
 /** Bounds the memory: of so many, the oldest are forgotten. */
 const MOST_UNSYNCED = 1000;
 
+/** What is waited for, and for how long. */
+interface SyncRequest {
+  readonly retryMs: number;
+  readonly signal: AbortSignal | undefined;
+}
+
+/** Opens the file there, syncs it and closes it; which one that was. */
+export function* syncFileAt(
+  port: Port,
+  request: SyncRequest,
+  path: string,
+): Protocol<FileStatus> {
+  request.signal?.throwIfAborted();
+  // Windows syncs only what may be written.
+  const file = yield* retrying(
+    port,
+    request,
+    () => call(port.windows ? "openAppend" : "open", path),
+  );
+  return yield* closing(file, function* () {
+    const status = yield* call("fstat", file);
+    yield* syncFile(port, file, status);
+    return status;
+  });
+}
+
 /** Syncs a file that others may have written, unless a sync of it has failed since it was last changed. */
-export function* syncFile(
+function* syncFile(
   host: Host,
   file: OpenFile,
   { dev, ino, birthMs, mtimeMs }: FileStatus,

@@ -5,11 +5,7 @@
  * @module
  */
 
-import {
-  chooseChecksum,
-  hasChecksum,
-  mayBeChecksummed,
-} from "./_checksum_choice.ts";
+import { hasChecksum, mayBeChecksummed } from "./_checksum_choice.ts";
 import type { WriteRequest } from "./_core.ts";
 import { describe } from "./_describe.ts";
 import { runAsync, runInline, runSync } from "./_drive.ts";
@@ -24,13 +20,13 @@ import type {
 import { failedWith, type Protocol } from "./_protocol.ts";
 import { MOST_TEXT_BYTES } from "./_read_file.ts";
 import type { Port } from "./_runtime/port.ts";
-import { ownSidecars } from "./_sidecar.ts";
 import {
   type LockableRequest,
   locking,
   underLockAlone,
   underLockAloneSync,
 } from "./_under_lock.ts";
+import { needsNoWrite } from "./_unchanged.ts";
 import { readVerified } from "./_verified_read.ts";
 import {
   locateNow,
@@ -77,7 +73,7 @@ export async function update<T, Options extends WriteOptions>(
       const value = await settled(change(current as T), request.signal);
       const encoded = format.encode(value, options, attempt);
       const isDone = bytes !== undefined && isSame(bytes, encoded) &&
-        await runAsync(port, isAsWanted(port, request));
+        await runAsync(port, needsNoWrite(port, request));
       if (isDone) return unchanged(value);
       return changed(value, await writeHeld(port, request, encoded));
     });
@@ -110,7 +106,7 @@ export function updateSync<T, Options extends WriteOptions>(
       refusePromise(format.operation, value);
       const encoded = format.encode(value, options, attempt);
       const isDone = bytes !== undefined && isSame(bytes, encoded) &&
-        runSync(port, isAsWanted(port, request));
+        runSync(port, needsNoWrite(port, request));
       if (isDone) return unchanged(value);
       return changed(value, writeHeldSync(port, request, encoded));
     });
@@ -169,16 +165,6 @@ function* readIfPresent(
     if (failedWith(error, "ENOENT")) return undefined;
     throw error;
   }
-}
-
-/** Whether the file has the checksum that is asked for, and no other. */
-function* isAsWanted(port: Port, request: WriteRequest): Protocol<boolean> {
-  const { path, wanted } = request;
-  if (wanted === undefined) return true;
-  const kept = yield* chooseChecksum(port, path, wanted, request);
-  const own = yield* ownSidecars(port, path, request);
-  return own.every(({ algorithm }) => algorithm === kept) &&
-    own.length === (kept ? 1 : 0);
 }
 
 function isSame(one: Uint8Array, other: Uint8Array): boolean {

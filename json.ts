@@ -198,8 +198,9 @@ export function readJsonSync<T = unknown>(
 /**
  * Changes the JSON of a file under its lock: reads it, calls `update` with it
  * and writes what that returns, so that no change of anybody who does the same
- * is lost, in other tasks, threads or processes. If the function throws, or
- * returns what the file holds already, nothing is written.
+ * is lost, in other tasks, threads or processes. If the function throws, nothing
+ * is written; if it returns what the file holds already, that is synced as
+ * `durability` says, and not written again.
  *
  * On Deno it requires `--allow-read` and `--allow-write` for the directory of
  * the file.

@@ -466,6 +466,35 @@ for (const { name, append, repair } of FORMS) {
       });
     }));
 
+  test(`${name}: a file is synced where it is: in directories that were made unsynced, and again at another name`, () =>
+    inScratch(async (directory) => {
+      const made = join(directory, "made");
+      const below = join(made, "below");
+      const path = join(below, "f");
+      const port = new FaultPort();
+      const synced = async (body: () => Promise<unknown>) => {
+        const from = port.calls.length;
+        await body();
+        return port.calls.slice(from).flatMap(({ name, args: [file] }) =>
+          name === "fsync" ? [(file as { path: string }).path] : []
+        );
+      };
+      await onPort(port, async () => {
+        await writeJsonlAtomic(path, [1], { durability: "none" });
+        assert.deepEqual(
+          new Set(await synced(() => append(path, [2]))),
+          new Set([path, below, made, directory]),
+        );
+        assert.deepEqual(await synced(() => append(path, [3])), [path]);
+        const moved = join(made, "f");
+        await moveAtomic(path, moved, { durability: "none" });
+        assert.deepEqual(
+          await synced(() => append(moved, [4])),
+          [moved, made],
+        );
+      });
+    }));
+
   test(`${name}: what somebody else has appended behind it is not cut`, () =>
     fileWith("1\n", async (path) => {
       let failures = 1;

@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
 import {
+  chmodSync,
   existsSync,
   readdirSync,
   readFileSync,
+  statSync,
   symlinkSync,
   unlinkSync,
   writeFileSync,
@@ -10,14 +12,24 @@ import {
 import { join } from "node:path";
 import { test } from "node:test";
 import { withDefaults } from "../defaults.ts";
-import { LockTimeoutError, ParseError, SerializationError } from "../errors.ts";
+import {
+  DurabilityError,
+  LockTimeoutError,
+  ParseError,
+  SerializationError,
+} from "../errors.ts";
 import {
   updateJsonAtomic,
   updateJsonAtomicSync,
   writeJsonAtomic,
 } from "../json.ts";
 import { acquireLock, isLocked, withLock } from "../lock.ts";
-import { updateTextAtomic, updateTextAtomicSync } from "../text.ts";
+import {
+  type Durability,
+  type TextUpdateOptions,
+  updateTextAtomic,
+  updateTextAtomicSync,
+} from "../text.ts";
 import { FaultPort, onPort } from "./fault_port.ts";
 import { rejection } from "./rejection.ts";
 import { inScratch } from "./scratch.ts";
@@ -42,7 +54,7 @@ const FORMS = [
     updateText: (
       path: string,
       change: (current: string) => string,
-      options: { initial: string },
+      options: TextUpdateOptions & { initial: string },
     ) =>
       new Promise<ReturnType<typeof updateTextAtomicSync>>((resolve) =>
         resolve(updateTextAtomicSync(path, change, options))
@@ -89,6 +101,84 @@ for (const form of FORMS) {
       });
       assert.ok(!port.names.includes("rename"));
       assert.deepEqual(readdirSync(directory), ["f"]);
+    }));
+
+  test(`${form.name}: what is unchanged is synced, with its checksum and its place, or not where none is asked for`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "made", "f");
+      const checksum = `${path}.sha256`;
+      const same = (text: string) => text;
+      const content = { initial: "content\n", durability: "none" } as const;
+      const first = { ...content, checksum: true };
+      await form.updateText(path, same, first);
+      const synced = async (durability: Durability) => {
+        const port = new FaultPort();
+        const options = { initial: "", durability };
+        const { changed } = await onPort(
+          port,
+          () => form.updateText(path, same, options),
+        );
+        assert.equal(changed, false);
+        assert.ok(!port.names.includes("rename"));
+        const opened = port.calls.filter(({ name }) => name === "open")
+          .map(({ args: [path] }) => path);
+        const syncs = port.names.filter((name) => name === "fsync").length;
+        return { opened: opened.slice(-syncs || Infinity), syncs };
+      };
+      const files = [path, checksum];
+      assert.equal((await synced("none")).syncs, 0);
+      assert.deepEqual(await synced("ordered"), { opened: files, syncs: 2 });
+      assert.deepEqual(await synced("full"), {
+        opened: [...files, join(directory, "made")],
+        syncs: 3,
+      });
+    }));
+
+  test(`${form.name}: an update that is made again after its sync has failed is written`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      const pay = () => "paid\n";
+      let syncs = 0;
+      const port = new FaultPort().intercept(({ name }) =>
+        name === "fsync" && ++syncs === 2 ? { code: "EIO" } : undefined
+      );
+      await onPort(port, async () => {
+        const options = { initial: "" };
+        const error = await rejection(form.updateText(path, pay, options));
+        assert.ok(error instanceof DurabilityError);
+        assert.equal(readFileSync(path, "utf8"), "paid\n");
+        const again = await form.updateText(path, pay, options);
+        assert.equal(again.changed, true);
+        assert.equal(again.receipt?.directorySynced, true);
+        // Of what comes later in that directory nothing is known either.
+        assert.equal((await form.updateText(path, pay, options)).changed, true);
+      });
+    }));
+
+  test(`${form.name}: where the sync of what is unchanged fails, it is written`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      writeFileSync(path, "same\n");
+      const port = new FaultPort().fail("fsync", "EIO", 1);
+      const { changed } = await onPort(
+        port,
+        () => form.updateText(path, (text) => text, { initial: "" }),
+      );
+      assert.equal(changed, true);
+      assert.equal(readFileSync(path, "utf8"), "same\n");
+      assert.deepEqual(readdirSync(directory), ["f"]);
+    }));
+
+  test(`${form.name}: an update that changes the mode alone is written`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      writeFileSync(path, "same\n");
+      chmodSync(path, 0o644);
+      const options = { initial: "", mode: 0o600 };
+      const same = (text: string) => text;
+      assert.equal((await form.updateText(path, same, options)).changed, true);
+      assert.equal(statSync(path).mode & 0o7777, 0o600);
+      assert.equal((await form.updateText(path, same, options)).changed, false);
     }));
 
   test(`${form.name}: a function that throws leaves the file and the lock as they were`, () =>

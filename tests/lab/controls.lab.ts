@@ -716,8 +716,8 @@ const CONTROLS: readonly Control[] = [
   },
   {
     breaks: "what is moved is not synced",
-    file: "_move.ts",
-    edits: [["      yield* syncFile(port, file, status);\n", ""]],
+    file: "_sync_failures.ts",
+    edits: [["    yield* syncFile(port, file, status);\n", ""]],
     testFile: "move_test.ts",
     testName:
       "sync: a move syncs the file first, then links, syncs, unlinks and syncs",
@@ -865,7 +865,7 @@ const CONTROLS: readonly Control[] = [
     breaks: "nobody remembers that an append could not be taken back",
     file: "_jsonl_append.ts",
     edits: [[
-      'if (knownOf(port, end) !== "broken") return;',
+      'if (knownOf(port, end)?.knowledge !== "broken") return;',
       "if (knownOf(port, end) !== undefined) return;",
     ]],
     testFile: "append_test.ts",
@@ -975,6 +975,26 @@ const CONTROLS: readonly Control[] = [
     testFile: "guarantees_test.ts",
     testName:
       "an ext4 without a journal, or whose journal cannot be looked at, is told",
+  },
+  {
+    breaks: "an update that changes nothing is not synced",
+    file: "_unchanged.ts",
+    edits: [["      yield* syncFileAt(port, request, file);\n", ""]],
+    testFile: "update_test.ts",
+    testName:
+      "async: what is unchanged is synced, with its checksum and its place, or not where none is asked for",
+  },
+  {
+    breaks:
+      "an update that changes nothing trusts a sync after one that failed",
+    file: "_unchanged.ts",
+    edits: [[
+      "  if (lastSyncFailure(port, directory) !== undefined) return false;\n",
+      "",
+    ]],
+    testFile: "update_test.ts",
+    testName:
+      "async: an update that is made again after its sync has failed is written",
   },
   {
     breaks: "a lock that is waited for second fails unheard",

@@ -32,7 +32,7 @@ const FAULTS = "each call fails: writeTextAtomicSync";
 const HELD_TWICE = /process\d holds it, and process\d/;
 const MOVES = "names: moveAtomicSync";
 const APPENDS = "names: appendJsonlSync";
-const MOVE_FSYNC = "      yield* syncFile(port, file, status);\n";
+const MOVE_FSYNC = "    yield* syncFile(port, file, status);\n";
 const SYNC_TO =
   "    yield* syncSince(port, directories.to, to.directory, syncFailures.to);\n";
 const APPEND_FSYNC =
@@ -611,6 +611,17 @@ const CONTROLS: readonly Control[] = [
     finds: /the update of [AB] is lost/,
   },
   {
+    breaks: "an update that changes nothing is not synced",
+    edits: [{
+      file: "_unchanged.ts",
+      find: "      () => syncSince(port, handle, directory, undefined),\n",
+      replace: "      () => (function* () {})(),\n",
+    }],
+    exploration:
+      "processes: a writer, and an update that finds what it has written",
+    finds: /\/d\/f has resolved, but after a crash it is a file with "old"/,
+  },
+  {
     breaks: "a checksum names the new content alone",
     edits: [{
       file: "_core.ts",
@@ -666,7 +677,7 @@ const CONTROLS: readonly Control[] = [
   },
   {
     breaks: "what is moved is not synced",
-    edits: [{ file: "_move.ts", find: MOVE_FSYNC, replace: "" }],
+    edits: [{ file: "_sync_failures.ts", find: MOVE_FSYNC, replace: "" }],
     exploration: MOVES,
     finds: /after a crash there is "" at \/[de]\/.*g/,
   },
@@ -763,7 +774,7 @@ const CONTROLS: readonly Control[] = [
     breaks: "an append follows one that could not be taken back",
     edits: [{
       file: "_jsonl_append.ts",
-      find: 'if (knownOf(port, end) !== "broken") return;',
+      find: 'if (knownOf(port, end)?.knowledge !== "broken") return;',
       replace: "if (port !== undefined) return;",
     }],
     exploration: APPENDS,

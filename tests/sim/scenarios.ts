@@ -12,6 +12,7 @@ import {
 } from "../../_read_file.ts";
 import { append, type Company, complete, lookAgain } from "../../_core.ts";
 import { beginStream } from "../../_stream_write.ts";
+import { needsNoWrite } from "../../_unchanged.ts";
 import { prepare, prepareWrite, writeWhole } from "../../_write.ts";
 import type { WriteOptions } from "../../mod.ts";
 import {
@@ -103,6 +104,25 @@ export function writer(
         },
       }
       : {}),
+  };
+}
+
+/** What an update to this text does, by a process of its own: it leaves alone what is there already. */
+function updater(process: Process, path: string, text: string): Actor {
+  return {
+    process,
+    *start(port): Protocol<void> {
+      const { request } = prepare("an update", "bytesWrite", path, {});
+      const writing = whole(path, text, {});
+      const found = textFrom(yield* readWhole(port, path, WHOLE));
+      const isDone = found === text && (yield* needsNoWrite(port, request));
+      if (!isDone) yield* writing;
+    },
+    resolved(_result, world) {
+      const claim = world.claim(path);
+      claim.observe(liveView(world.machine));
+      claim.promise([text], true);
+    },
   };
 }
 
@@ -300,6 +320,14 @@ export const SCENARIOS: readonly Scenario[] = [
     path: "/d/a/f",
   }),
   writers("full and ordered", [FULL, ORDERED], { old: "old" }),
+  scenario("a writer, and an update that finds what it has written", {
+    old: "old",
+    texts: ["text"],
+    actors: (machine, path) => [
+      writer(machine.start("writer", 100), path, "text"),
+      updater(machine.start("updater", 101), path, "text"),
+    ],
+  }),
   writers("two writers that are not synced, and a reader", [NONE, NONE], {
     old: "old",
     durability: "none",

@@ -13,7 +13,7 @@ import { intendedMetadata } from "./_metadata.ts";
 import { closing, type Protocol, ProtocolError } from "./_protocol.ts";
 import type { Port } from "./_runtime/port.ts";
 import { ownSidecars, type Sidecar } from "./_sidecar.ts";
-import { lastSyncFailure, syncFileAt, syncSince } from "./_sync_failures.ts";
+import { syncFileAt, syncSince } from "./_sync_failures.ts";
 import { resolveTarget, type Target } from "./_target.ts";
 
 /**
@@ -64,7 +64,6 @@ function* isDurable(
   own: readonly Sidecar[],
 ): Protocol<boolean> {
   if (request.durability === "none") return true;
-  if (lastSyncFailure(port, directory) !== undefined) return false;
   try {
     for (const file of [path, ...own.map(({ path }) => path)]) {
       yield* syncFileAt(port, request, file);
@@ -72,6 +71,8 @@ function* isDurable(
     yield* syncMadeDirectories(port, request, directory);
     const handle = yield* openToSync(port, request, directory);
     if (handle === undefined) return true;
+    // Counted from the beginning: what a failed sync of the directory has lost,
+    // no later one brings back.
     yield* closing(
       handle,
       () => syncSince(port, handle, directory, undefined),

@@ -985,12 +985,11 @@ const CONTROLS: readonly Control[] = [
       "async: what is unchanged is synced, with its checksum and its place, or not where none is asked for",
   },
   {
-    breaks:
-      "an update that changes nothing trusts a sync after one that failed",
+    breaks: "an update that changes nothing takes a failed sync for none",
     file: "_unchanged.ts",
     edits: [[
-      "  if (lastSyncFailure(port, directory) !== undefined) return false;\n",
-      "",
+      "if (error instanceof ProtocolError) return false;",
+      "if (error instanceof ProtocolError) return true;",
     ]],
     testFile: "update_test.ts",
     testName:

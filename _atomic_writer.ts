@@ -97,13 +97,7 @@ class Writer implements AtomicWriter {
       return Promise.resolve();
     });
     // At once: its place is that of this call.
-    const { port, attempt, request } = this.#prepared;
-    const receipt = underLock(
-      port,
-      attempt,
-      this.#write.lockable(request),
-      (request) => this.#write.commit(appended, request),
-    );
+    const receipt = this.#commitWhen(appended);
     this.#last = receipt.catch(() => {});
     try {
       return await receipt;
@@ -113,6 +107,16 @@ class Writer implements AtomicWriter {
       await this.#write.discard(first);
       throw this.#explained(first);
     }
+  }
+
+  async #commitWhen(appended: Promise<void>): Promise<WriteReceipt> {
+    const { port, attempt, request } = this.#prepared;
+    return await underLock(
+      port,
+      attempt,
+      this.#write.lockable(request),
+      (request) => this.#write.commit(appended, request),
+    );
   }
 
   abort(reason: unknown = new Error("The writer was aborted")): Promise<void> {

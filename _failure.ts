@@ -139,6 +139,7 @@ function unknownOf({ access }: Attempt, error: ProtocolError): string {
   }
   const isReplacing = error instanceof SystemCallError &&
     (error.syscall === "rename" || error.syscall === "link");
+  if (error instanceof Refusal && error.code === "REPLACED") return "";
   if (access === "append" && !isReplacing) {
     return "; what it wrote could not be taken back, and a part may stay: nothing but a full rewrite, as by writeJsonlAtomic, may follow";
   }

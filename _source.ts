@@ -122,10 +122,13 @@ class Interruption {
   }
 
   waitFor<T>(promise: Promise<T>): Promise<T> {
-    if (this.#signal === undefined) return promise;
+    const signal = this.#signal;
+    if (signal === undefined) return promise;
     return new Promise((resolve, reject) => {
       this.#reject = reject;
       promise.then(resolve, reject);
+      // By the source itself, when it was asked.
+      if (signal.aborted) reject(signal.reason);
     });
   }
 

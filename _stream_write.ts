@@ -173,9 +173,10 @@ export function* chooseAgain(write: StagedWrite): Protocol<void> {
   const { port, request, target: { path } } = write;
   const { held, wanted } = request;
   const checksum = yield* chooseChecksum(port, path, wanted, request);
-  const isNew = checksum !== request.checksum;
-  if (checksum && (isNew || held === undefined)) throw checksumCameMeanwhile();
-  write.request = { ...request, checksum: held && checksum };
+  const isUnlocked = checksum !== undefined && held === undefined;
+  const isNew = checksum && checksum !== request.checksum;
+  if (isUnlocked || isNew) throw checksumCameMeanwhile();
+  write.request = { ...request, checksum };
 }
 
 /** The first calls of a write whose bytes arrive in parts. */

@@ -124,16 +124,13 @@ export function* locateAgain(
 
 /** What is to be replaced, or why it cannot be. */
 function targetAt(
-  { createNew }: TargetRequest,
+  request: TargetRequest,
   directory: string,
   name: string,
   path: string,
   status: FileStatus | undefined,
   isPlanned: boolean,
 ): Target {
-  if (status !== undefined && createNew) {
-    throw new Refusal("EEXIST", "it exists, and createNew asks for a new file");
-  }
   if (status?.kind === "directory") throw isDirectory();
   if (status?.kind === "other") {
     throw new Refusal(
@@ -141,7 +138,7 @@ function targetAt(
       "it is a device, a pipe or a socket, which a rename would replace by a plain file: write to it in place",
     );
   }
-  return {
+  const target = {
     path,
     directory,
     name,
@@ -149,6 +146,17 @@ function targetAt(
     absent: status === undefined,
     isPlanned,
   };
+  refuseExisting(request, target);
+  return target;
+}
+
+/** What is there already must stay, where a new file is asked for. */
+export function refuseExisting(
+  { createNew }: TargetRequest,
+  { absent }: Target,
+): void {
+  if (absent || !createNew) return;
+  throw new Refusal("EEXIST", "it exists, and createNew asks for a new file");
 }
 
 function refuseLink({ symlinks }: TargetRequest, path: string): void {

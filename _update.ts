@@ -70,6 +70,7 @@ export async function update<T, Options extends WriteOptions>(
         ? options.initial
         : format.decode(bytes, options, attempt);
       // Without an initial value the overloads have undefined in T.
+      request.signal?.throwIfAborted();
       const value = await settled(change(current as T), request.signal);
       const encoded = format.encode(value, options, attempt);
       const isDone = bytes !== undefined && isSame(bytes, encoded) &&
@@ -197,9 +198,10 @@ async function settled<T>(
   const { promise, reject } = Promise.withResolvers<never>();
   const onAbort = () => reject(signal.reason);
   signal.addEventListener("abort", onAbort, { once: true });
+  // By the function itself.
+  if (signal.aborted) onAbort();
   try {
-    signal.throwIfAborted();
-    return await Promise.race([value, promise]);
+    return await Promise.race([promise, value]);
   } finally {
     signal.removeEventListener("abort", onAbort);
   }

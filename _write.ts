@@ -63,6 +63,7 @@ import {
 import {
   locateAgain,
   locateTarget,
+  refuseExisting,
   resolveTarget,
   type Target,
 } from "./_target.ts";
@@ -321,10 +322,11 @@ function unlessChecksummed(
   return ordered(prepared, request, located);
 }
 
-/** Without a retry, which would hold the event loop. */
+/** Without a retry, which would hold the event loop. Whether something is there counts when its turn has come. */
 export function locateNow(port: Port, request: WriteRequest): Target {
   request.signal?.throwIfAborted();
-  return runInline(port, locateTarget(port, { ...request, retryMs: 0 }));
+  const located = { ...request, createNew: false, retryMs: 0 };
+  return runInline(port, locateTarget(port, located));
 }
 
 function ordered(
@@ -378,6 +380,7 @@ function* performWhole(
 ): Protocol<WriteReceipt> {
   request.signal?.throwIfAborted();
   const target = isStale ? yield* locateAgain(port, request, located) : located;
+  refuseExisting(request, target);
   const { path } = target;
   // By another process, while it waited.
   const isMade = isStale && request.held === undefined &&

@@ -8,6 +8,7 @@ import {
   linkSync,
   readdirSync,
   readFileSync,
+  rmSync,
   statSync,
   symlinkSync,
   unlinkSync,
@@ -983,4 +984,45 @@ test("an append without a lock waits for a checksum that is being made, and is r
     assert.equal(error.code, "HAS_CHECKSUM");
     await writing;
     await verifyChecksum(path);
+  }));
+
+test("a writer that is aborted before its commit leaves nothing, also where a checksum is kept", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    await writeTextAtomic(path, "old", { checksum: true });
+    const port = new FaultPort();
+    await onPort(port, async () => {
+      const controller = new AbortController();
+      const { signal } = controller;
+      const reason = new Error("enough");
+      const writer = await openAtomicWriter(path, { signal });
+      await writer.write(new Uint8Array(3));
+      controller.abort(reason);
+      assert.equal(await rejection(writer.commit()), reason);
+      await writer[Symbol.asyncDispose]();
+    });
+    const count = (...names: string[]) =>
+      port.names.filter((name) => names.includes(name)).length;
+    assert.equal(count("open", "create"), count("close"));
+    assert.deepEqual(readdirSync(directory), ["f", "f.sha256"]);
+  }));
+
+test("a source that makes a checksum meanwhile is refused, whatever its write says of checksums", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    function* source(): Generator<string, void, undefined> {
+      yield "a";
+      writeTextAtomicSync(path, "x", { checksum: true });
+    }
+    for (const checksum of [undefined, false]) {
+      const error = await rejection(
+        new Promise((resolve) =>
+          resolve(writeTextAtomicSync(path, source(), { checksum }))
+        ),
+      );
+      assert.ok(error instanceof AtomicError);
+      assert.equal(await readText(path, { checksum: true }), "x\n");
+      rmSync(path);
+      rmSync(`${path}.sha256`);
+    }
   }));

@@ -677,6 +677,17 @@ test("moves and writes of the same files keep their call order", () =>
     assert.equal(existsSync(`${to}.old`), false);
   }));
 
+test("a new file is made where a move before it has taken the old one away", () =>
+  between(async (from, to) => {
+    const [, written] = await Promise.all([
+      moveAtomic(from, to),
+      writeTextAtomic(from, "new", { createNew: true }),
+    ]);
+    assert.equal(written.created, true);
+    assert.equal(text(from), "new\n");
+    assert.equal(text(to), "content");
+  }));
+
 test("a file that is still to be made by a write is moved when it has been", () =>
   inScratch(async (directory) => {
     const from = join(directory, "a", "b", "f");

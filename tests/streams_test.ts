@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readFileSync, statSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import {
@@ -169,6 +169,22 @@ test("a source that hangs is ended by the signal, and told so", () =>
     assert.equal(openHandles(port), 0);
     assert.equal(readFileSync(path, "utf8"), "old");
     assert.deepEqual(leftovers(directory), []);
+  }));
+
+test("a source that aborts its own write, and then hangs, is left all the same", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const controller = new AbortController();
+    async function* source(): AsyncGenerator<Uint8Array, void, undefined> {
+      yield new Uint8Array(3);
+      controller.abort("enough");
+      await new Promise(() => {});
+    }
+    const error = await rejection(
+      writeBytesAtomic(path, source(), { signal: controller.signal }),
+    );
+    assert.equal(error, "enough");
+    assert.deepEqual(readdirSync(directory), []);
   }));
 
 test("any call failing leaves no trace of a stream", () =>

@@ -390,3 +390,31 @@ test("a function that hangs is left where the signal is aborted, and the lock is
     });
     assert.equal(done.changed, true);
   }));
+
+test("an update that is aborted while its function fails is rejected once, and by nothing else", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const reason = new Error("enough");
+    for (const isAbortedFirst of [true, false]) {
+      const controller = new AbortController();
+      const { signal } = controller;
+      let isCalled = false;
+      const port = new FaultPort().intercept(({ name }) => {
+        if (isAbortedFirst && name === "open") controller.abort(reason);
+        return undefined;
+      });
+      writeFileSync(path, "0");
+      const updated = onPort(
+        port,
+        () =>
+          updateJsonAtomic<number>(path, () => {
+            isCalled = true;
+            controller.abort(reason);
+            return Promise.reject(new Error("from the function"));
+          }, { initial: 0, signal }),
+      );
+      assert.equal(await rejection(updated), reason);
+      assert.equal(isCalled, !isAbortedFirst);
+      assert.equal(await isLocked(path), false);
+    }
+  }));

@@ -2,7 +2,7 @@
  * The examples do what they say, on a copy of this checkout. Above all: what
  * the service has acknowledged is there after any kill.
  *
- * `EXAMPLES_SEED` repeats the moments of the kills, as far as the machine does.
+ * `LAB_SEED` repeats the moments of the kills, as far as the machine does.
  *
  * @module
  */
@@ -25,13 +25,13 @@ import {
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import process from "node:process";
-import { after, before, test, type TestContext } from "node:test";
+import { after, before, test } from "node:test";
 import { setTimeout } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { cloneInto } from "../consumers/command.ts";
 import { inScratch, leftovers } from "../scratch.ts";
 import { Program } from "./program.ts";
+import { randomFrom } from "./random.ts";
 import { type Finished, run } from "./run.ts";
 import { BUN, cachesIn, DENO, NODE_22, NODE_24, NODE_26 } from "./runtimes.ts";
 
@@ -76,18 +76,6 @@ function example(path: string, edit?: Edit): string {
   const broken = original.replace(/\.ts$/, "_broken.ts");
   writeFileSync(broken, code.replace(find, () => replace));
   return broken;
-}
-
-/** Numbers from 0 to 1, the same for the same seed. */
-function randomFrom(t: TestContext): () => number {
-  let state = Number(process.env.EXAMPLES_SEED ?? Date.now() % 2 ** 32);
-  t.diagnostic(`EXAMPLES_SEED=${state}`);
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
 }
 
 // The service on Bun.

@@ -30,9 +30,11 @@ export class Program {
       // A group of its own: a kill must reach what a task started.
       detached: true,
       env: { ...process.env, ...env },
-      stdio: ["ignore", "pipe", "pipe"],
+      stdio: ["pipe", "pipe", "pipe"],
     });
     this.#child = child;
+    // It may have ended before it has read all.
+    child.stdin.on("error", () => {});
     child.stdout.setEncoding("utf8").on("data", (chunk) => {
       this.stdout += chunk;
       this.#look();
@@ -62,6 +64,16 @@ export class Program {
       if (match !== null || this.#hasEnded) return match;
       await new Promise<void>((resolve) => this.#look = resolve);
     }
+  }
+
+  /** Sends it a line. */
+  say(line: string): void {
+    this.#child.stdin?.write(`${line}\n`);
+  }
+
+  /** Tells it that there are no more lines. */
+  sayNoMore(): void {
+    this.#child.stdin?.end();
   }
 
   /** Sends a signal to it, and to what it started, unless it has ended. */

@@ -146,7 +146,7 @@ function* reasonToKeep(
   if (status === undefined) return GONE;
   if (status.kind !== "file") return `it is no file: ${status.kind}`;
   if (isInFlight(path)) return "this process is writing it";
-  if (pid === port.pid || port.isAlive(pid)) return `process ${pid} runs`;
+  if (mayRun(port, pid, status.mtimeMs)) return `process ${pid} runs`;
   const age = port.date() - status.mtimeMs;
   if (age < olderThanMs) {
     return `it was changed ${
@@ -154,6 +154,17 @@ function* reasonToKeep(
     } s ago, and olderThanMs is ${olderThanMs}`;
   }
   return undefined;
+}
+
+/** As coarse as a file system's times are: two seconds on FAT. */
+const CLOCKS_DIFFER_MS = 2000;
+
+/** Whether the writer of that number may run, who has last written at that time. */
+function mayRun(port: Port, pid: number, mtimeMs: number): boolean {
+  if (pid !== port.pid) return port.isAlive(pid) === true;
+  // In a container every start has the number that the one before it had.
+  const startedAt = port.startedAt();
+  return startedAt === undefined || mtimeMs > startedAt - CLOCKS_DIFFER_MS;
 }
 
 /** The locks of which there are second names. */

@@ -54,10 +54,14 @@ export interface SweepReport {
  *
  * A temporary file is removed where its writer's process is gone, as far as the
  * runtime may ask (Deno only with `--allow-run`), and it has not been changed for
- * `olderThanMs`. In containers that share a directory the numbers of processes
- * say nothing: there only its age protects a writer, who is told with an error,
- * his file as it was, should it be wrong. Names of locks are removed where the
- * lock is free, which is certain.
+ * `olderThanMs`. As long as another process has the number in its name, it stays,
+ * however old. What has the number of this process goes where it is older than
+ * the process, as after the restart of a container, whose first process is always
+ * number 1; a worker, which does not know when its process began, leaves it. In
+ * containers that share a directory the numbers of processes say nothing: there
+ * only its age protects a writer, who is told with an error, his file as it was,
+ * should it be wrong. Names of locks are removed where the lock is free, which is
+ * certain.
  *
  * On Deno it requires `--allow-read` and `--allow-write` for the directory.
  *

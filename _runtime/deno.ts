@@ -7,7 +7,7 @@
  */
 
 import { createHash } from "./hash.ts";
-import { isAlive } from "./process.ts";
+import { isAlive, threadStartedAt } from "./process.ts";
 import {
   type AsyncSystemCalls,
   type FileStatus,
@@ -195,6 +195,8 @@ export function denoPort(): Port {
       const { state } = Deno.permissions.querySync({ name: "run" });
       return state === "granted" ? isAlive(pid) : undefined;
     },
+    // No worker has it.
+    startedAt: () => "Window" in globalThis ? threadStartedAt() : undefined,
     permission(access, path) {
       const { state } = Deno.permissions.querySync(
         access === "statfs"

@@ -15,7 +15,7 @@ import type {
   SystemCalls,
 } from "./port.ts";
 import { createHash } from "./hash.ts";
-import { isAlive } from "./process.ts";
+import { isAlive, threadStartedAt } from "./process.ts";
 import { connecting, sqliteCalls } from "./sqlite.ts";
 import { filesystemStatus } from "./statfs.ts";
 
@@ -168,6 +168,10 @@ export function nodePort(): Port {
     now: () => performance.now(),
     date: () => Date.now(),
     isAlive,
+    startedAt() {
+      const { isMainThread } = process.getBuiltinModule("node:worker_threads");
+      return isMainThread ? threadStartedAt() : undefined;
+    },
     permission: () => "granted",
     onExit: (callback) => void process.once("exit", callback),
     errorCode: (error) =>

@@ -118,6 +118,8 @@ export interface Host {
   date(): number;
   /** Whether a process of that number runs here; `undefined` where that may not be asked. Another container's numbers are its own. */
   isAlive(pid: number): boolean | undefined;
+  /** When this process began, in milliseconds since the epoch; `undefined` in a worker, which may know its own beginning only. */
+  startedAt(): number | undefined;
   readonly runtime: "Deno" | "Bun" | "Node";
   /** As in `"linux"`, `"darwin"`, `"windows"`. */
   readonly platform: string;

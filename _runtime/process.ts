@@ -1,5 +1,5 @@
 /**
- * Other processes, as the runtime sees them.
+ * This process and others, as the runtime sees them.
  *
  * @module
  */
@@ -16,4 +16,13 @@ export function isAlive(pid: number): boolean {
       : undefined;
     return code !== "ESRCH";
   }
+}
+
+/**
+ * When the runtime began on this thread. Of two clocks, of which one was set
+ * meanwhile and the other stood still while the machine slept, the earlier: what
+ * came after the start must not look older than it.
+ */
+export function threadStartedAt(): number {
+  return Math.min(performance.timeOrigin, Date.now() - performance.now());
 }

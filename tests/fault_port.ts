@@ -54,6 +54,7 @@ export class FaultPort implements Port {
   now: Port["now"];
   date: Port["date"];
   isAlive: Port["isAlive"];
+  startedAt: Port["startedAt"];
   readonly #base: Port;
   readonly #interceptors: Interceptor[] = [];
   #powerCut = false;
@@ -69,6 +70,7 @@ export class FaultPort implements Port {
     this.now = () => base.now();
     this.date = () => base.date();
     this.isAlive = (pid) => base.isAlive(pid);
+    this.startedAt = () => base.startedAt();
     this.sync = new Proxy(base.sync, {
       get: (calls, name: keyof SystemCalls) => (...args: unknown[]) => {
         const fault = this.#enter(name, args, "sync");

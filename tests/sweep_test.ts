@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
 import {
   linkSync,
   mkdirSync,
@@ -13,6 +14,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
 import { pathToFileURL } from "node:url";
+import { Worker } from "node:worker_threads";
 import {
   AtomicError,
   NotFoundError,
@@ -21,6 +23,7 @@ import {
   sweepTemporariesSync,
   withLock,
 } from "../mod.ts";
+import { fixture } from "./child.ts";
 import { FaultPort, onPort } from "./fault_port.ts";
 import { rejection } from "./rejection.ts";
 import { inScratch } from "./scratch.ts";
@@ -72,7 +75,6 @@ for (const form of FORMS) {
       ];
       const young = join(directory, `.y.${dead}.${uuid}.tmp`);
       writeFileSync(young, "");
-      const alive = leave(directory, `.z.${process.pid}.${uuid}.tmp`);
       const folder = join(directory, `.d.${dead}.${uuid}.tmp`);
       mkdirSync(folder);
       const link = join(directory, `.l.${dead}.${uuid}.tmp`);
@@ -90,10 +92,9 @@ for (const form of FORMS) {
       );
       assert.deepEqual(
         Object.keys(kept).toSorted(),
-        [young, alive, folder, link].toSorted(),
+        [young, folder, link].toSorted(),
       );
       assert.match(kept[young] ?? "", /changed \d+ s ago, and olderThanMs is/);
-      assert.match(kept[alive] ?? "", /runs/);
       assert.match(kept[folder] ?? "", /no file: directory/);
       assert.match(kept[link] ?? "", /no file: symlink/);
       const left = new Set(
@@ -166,14 +167,50 @@ for (const form of FORMS) {
       assert.equal(readFileSync(full, "utf8"), "precious");
     }));
 
-  test(`${form.name}: a worker of this process is alive, also where the runtime may not ask`, () =>
+  test(`${form.name}: what another process that runs has written stays, however old`, () =>
+    inScratch(async (directory) => {
+      const child = spawn("sleep", ["60"]);
+      try {
+        leave(directory, `.f.${child.pid}.${crypto.randomUUID()}.tmp`);
+        const report = await form.sweep(directory, { olderThanMs: 0 });
+        assert.match(report.kept[0]?.reason ?? "", /^process \d+ runs$/);
+      } finally {
+        child.kill();
+        await once(child, "exit");
+      }
+    }));
+
+  test(`${form.name}: what has this process's number and is older than it was left by the one before it`, () =>
+    inScratch(async (directory) => {
+      const name = `.f.${process.pid}.${crypto.randomUUID()}.tmp`;
+      const path = leave(directory, name);
+      const { removed } = await form.sweep(directory);
+      assert.deepEqual(removed, [path]);
+      assert.deepEqual(readdirSync(directory), []);
+    }));
+
+  test(`${form.name}: what was written since this process began stays, also where the runtime may not ask`, () =>
     inScratch(async (directory) => {
       const port = new FaultPort();
       port.isAlive = () => undefined;
+      const startedAt = port.startedAt() ?? Date.now();
       const name = `.f.${port.pid}.${crypto.randomUUID()}.tmp`;
-      leave(directory, name);
-      const { kept } = await onPort(port, () => form.sweep(directory));
-      assert.match(kept[0]?.reason ?? "", /runs/);
+      const path = leave(directory, name);
+      const leftAfter = async (mtimeMs: number) => {
+        utimesSync(path, mtimeMs / 1000, mtimeMs / 1000);
+        const { kept } = await onPort(
+          port,
+          () => form.sweep(directory, { olderThanMs: 0, dryRun: true }),
+        );
+        return kept.map(({ reason }) => reason);
+      };
+      const runs = [`process ${port.pid} runs`];
+      assert.deepEqual(await leftAfter(startedAt), runs);
+      // As a file system says it that counts in steps of two seconds.
+      assert.deepEqual(await leftAfter(startedAt - 1900), runs);
+      assert.deepEqual(await leftAfter(startedAt - 2100), []);
+      port.startedAt = () => undefined;
+      assert.deepEqual(await leftAfter(startedAt - 3_600_000), runs);
     }));
 
   test(`${form.name}: what cannot be removed is told, and does not keep the rest`, () =>
@@ -222,3 +259,19 @@ for (const form of FORMS) {
       );
     }));
 }
+
+test(
+  "a worker does not take its own beginning for that of its process",
+  { timeout: 60_000 },
+  () =>
+    inScratch(async (directory) => {
+      const name = `.f.${process.pid}.${crypto.randomUUID()}.tmp`;
+      const path = leave(directory, name);
+      const worker = new Worker(pathToFileURL(fixture("sweeper")), {
+        workerData: { directory },
+      });
+      const [kept] = await once(worker, "message");
+      await worker.terminate();
+      assert.deepEqual(kept, [{ path, reason: `process ${process.pid} runs` }]);
+    }),
+);

@@ -996,6 +996,28 @@ const CONTROLS: readonly Control[] = [
       "async: an update that is made again after its sync has failed is written",
   },
   {
+    breaks: "a worker takes its own beginning for that of its process",
+    file: "_sweep.ts",
+    edits: [[
+      "startedAt === undefined || mtimeMs",
+      "startedAt !== undefined && mtimeMs",
+    ]],
+    testFile: "sweep_test.ts",
+    testName:
+      "a worker does not take its own beginning for that of its process",
+  },
+  {
+    breaks: "what a worker of this process is writing is swept",
+    file: "_sweep.ts",
+    edits: [[
+      "mtimeMs > startedAt - CLOCKS_DIFFER_MS",
+      "mtimeMs > Infinity",
+    ]],
+    testFile: "sweep_test.ts",
+    testName:
+      "async: what was written since this process began stays, also where the runtime may not ask",
+  },
+  {
     breaks: "a lock that is waited for second fails unheard",
     file: "_file_lock.ts",
     edits: [["  mine.catch(() => {});\n", ""]],

@@ -150,6 +150,10 @@ export class MachinePort implements Port {
     return undefined;
   }
 
+  startedAt(): undefined {
+    return undefined;
+  }
+
   /** Time stands still, or each run would be another one. */
   date(): number {
     return 0;

@@ -7,9 +7,15 @@
  */
 
 import type { ChecksumAlgorithm } from "./_options.ts";
-import { failedWith, type Protocol, Refusal } from "./_protocol.ts";
+import { directoryOf } from "./_path.ts";
+import {
+  failedWith,
+  type Protocol,
+  Refusal,
+  SystemCallError,
+} from "./_protocol.ts";
 import type { Host } from "./_runtime/port.ts";
-import { ownSidecars } from "./_sidecar.ts";
+import { ownSidecars, type Sidecar } from "./_sidecar.ts";
 
 /** What the option `checksum` of a write says. */
 export type ChecksumWish =
@@ -76,6 +82,24 @@ export function* hasChecksum(
   request: ChoiceRequest,
 ): Protocol<boolean> {
   return (yield* ownSidecars(host, file, request)).length > 0;
+}
+
+/** The checksum that a write keeps which names none, as far as that may be looked at. */
+export function* keptChecksum(
+  host: Host,
+  file: string,
+): Protocol<Sidecar | undefined> {
+  if (host.permission("read", directoryOf(host, file)) !== "granted") {
+    return undefined;
+  }
+  const request = { retryMs: 0, signal: undefined };
+  try {
+    const [strongest] = yield* ownSidecars(host, file, request);
+    return strongest;
+  } catch (error) {
+    if (!(error instanceof SystemCallError)) throw error;
+    return undefined;
+  }
 }
 
 /** The checksum to write; `false` to remove what is there, `undefined` where there is none. */

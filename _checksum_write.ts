@@ -88,7 +88,10 @@ function prepareSidecar(
     given,
   );
   const wanted = options.algorithm ?? "sha256";
-  const demand = demandOf(needsOf(options.lock, wanted), options);
+  const demand = demandOf(needsOf(options.lock, wanted), {
+    ...options,
+    checksum: wanted,
+  });
   return {
     port,
     attempt,

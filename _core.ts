@@ -35,6 +35,7 @@
  */
 
 import type { ChecksumWish } from "./_checksum_choice.ts";
+import { MET } from "./_demand.ts";
 import { openToSync, syncMadeDirectories } from "./_directories.ts";
 import { HASHED_AT_ONCE } from "./_hashing.ts";
 import { checkHeld, type HeldLock } from "./_lock.ts";
@@ -357,6 +358,8 @@ export function* replaceSidecar(
     wanted: undefined,
     checksum: undefined,
     durability: request.durability === "none" ? "none" : "full",
+    // What was insisted on is of the content, and in the same directory.
+    demand: MET,
   };
   const bytes = new TextEncoder().encode(text);
   const place = yield* resolveTarget(port, sidecar);

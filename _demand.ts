@@ -21,7 +21,11 @@ export interface Demand {
   readonly safety: Safety;
   /** Whether its caller has named one of the two. */
   readonly isNamed: boolean;
+  /** Whether the file has a checksum, of a call that would keep it. Asked only where that is insisted on. */
+  readonly isKept?: LookForChecksum | undefined;
 }
+
+type LookForChecksum = (host: Host, file: string) => Protocol<boolean>;
 
 /** That of a call whose demand was met before: what it has made since is on the same file system. */
 export const MET: Demand = {
@@ -39,6 +43,7 @@ export function demandOf(
     readonly safety?: Safety | undefined;
     readonly checksum?: unknown;
   },
+  isKept?: LookForChecksum,
 ): Demand {
   // With a checksum the library does that itself.
   const isMet = (guarantee: Guarantee) =>
@@ -49,14 +54,16 @@ export function demandOf(
     require: (require ?? []).filter((guarantee) => !isMet(guarantee)),
     safety: safety ?? "strict",
     isNamed: require !== undefined || safety !== undefined,
+    isKept: checksum === undefined ? isKept : undefined,
   };
 }
 
-/** Refuses where the directory is known not to hold what is asked for, or what is insisted on is not known to hold. */
+/** Refuses where the directory is known not to hold what is asked for, or what is insisted on is not known to hold: for the file in it, if that is known by now. */
 export function* checkDemand(
   host: Host,
   demand: Demand,
   directory: string,
+  file?: string,
 ): Protocol<void> {
   const { needs, require, safety, isNamed } = demand;
   const mayLack = safety === "best-effort"
@@ -66,20 +73,21 @@ export function* checkDemand(
   const isWhole = require.length > 0;
   const before = knownBefore(host, directory, isWhole);
   try {
-    yield* check(host, demand, mayLack, directory, before);
+    yield* check(host, demand, mayLack, directory, file, before);
   } catch (error) {
     if (before === undefined || !(error instanceof Refusal)) throw error;
     // What is mounted there may be something else by now.
     forget(host, directory);
-    yield* check(host, demand, mayLack, directory, undefined);
+    yield* check(host, demand, mayLack, directory, file, undefined);
   }
 }
 
 function* check(
   host: Host,
-  { require, safety }: Demand,
+  { require, safety, isKept }: Demand,
   mayLack: readonly Need[],
   directory: string,
+  file: string | undefined,
   before: Known | undefined,
 ): Protocol<void> {
   const isWhole = require.length > 0;
@@ -88,6 +96,9 @@ function* check(
   for (const guarantee of require) {
     const finding = findings?.[guarantee];
     if (finding === undefined || finding.level === "guaranteed") continue;
+    const isMet = guarantee === "integrityDetection" && isKept !== undefined &&
+      file !== undefined && (yield* isKept(host, file));
+    if (isMet) continue;
     throw new Refusal(
       "UNSUPPORTED_ENVIRONMENT",
       `${guarantee} is required, and in "${directory}" it is ${finding.level}: ${finding.evidence}`,

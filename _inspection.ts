@@ -4,6 +4,7 @@
  * @module
  */
 
+import { keptChecksum } from "./_checksum_choice.ts";
 import { MOST_LINKS } from "./_directories.ts";
 import type { FilesystemClass } from "./_filesystems.ts";
 import {
@@ -22,7 +23,6 @@ import {
   SystemCallError,
 } from "./_protocol.ts";
 import type { Host } from "./_runtime/port.ts";
-import { ownSidecars } from "./_sidecar.ts";
 import { lookAround, type Surroundings } from "./_surroundings.ts";
 import { lstatIfPresent } from "./_target.ts";
 
@@ -145,21 +145,12 @@ function* withChecksum(
   real: string | undefined,
 ): Protocol<GuaranteeFindings> {
   if (real === undefined) return findings;
-  const directory = directoryOf(host, real);
-  if (host.permission("read", directory) !== "granted") return findings;
-  const request = { retryMs: 0, signal: undefined };
-  let path: string;
-  try {
-    const [sidecar] = yield* ownSidecars(host, real, request);
-    if (sidecar === undefined) return findings;
-    path = sidecar.path;
-  } catch (error) {
-    if (!(error instanceof SystemCallError)) throw error;
-    return findings;
-  }
+  const sidecar = yield* keptChecksum(host, real);
+  if (sidecar === undefined) return findings;
   const integrityDetection = {
     level: "guaranteed",
-    evidence: `"${path}" is kept: a read with checksum: true finds any change`,
+    evidence:
+      `"${sidecar.path}" is kept: a read with checksum: true finds damage`,
   } as const;
   return { ...findings, integrityDetection };
 }

@@ -119,7 +119,7 @@ const WITHIN: GuaranteeFinding = {
 };
 
 const NO_CHECKSUM =
-  "the library keeps a checksum of a file only where checksum: true asks for one";
+  "the library keeps a checksum of a file that has one, and makes one where checksum: true asks for it";
 const NO_ATTRIBUTES =
   "mode and owner are kept where that is permitted, and told where not; access control lists, extended attributes and other names are not kept";
 

@@ -91,7 +91,7 @@ function* followLinks(
       continue;
     }
     // Not where a link is on the way: the file may be on another file system.
-    yield* checkDemand(port, request.demand, existing);
+    yield* checkDemand(port, request.demand, existing, target);
     return targetAt(request, directory, name, target, status, isMissing);
   }
   throw new Refusal(

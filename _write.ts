@@ -11,6 +11,7 @@ import {
   hasChecksum,
   isChecksummed,
   isExpected,
+  keptChecksum,
   mayBeChecksummed,
 } from "./_checksum_choice.ts";
 import {
@@ -42,7 +43,7 @@ import {
 import { absolutePath } from "./_path.ts";
 import { type Protocol, SystemCallError } from "./_protocol.ts";
 import { currentPort } from "./_runtime/current.ts";
-import type { Port } from "./_runtime/port.ts";
+import type { Host, Port } from "./_runtime/port.ts";
 import { inSlot } from "./_slots.ts";
 import { type Chunks, chunksOf, type Source } from "./_source.ts";
 import {
@@ -112,6 +113,7 @@ export function prepare<Options extends WriteOptions>(
     access: "write",
     path: absolutePath(port, path),
   };
+  const needs = needsOf(options.lock, options.checksum);
   const request: LockableRequest = {
     path: attempt.path,
     durability: options.durability ?? "full",
@@ -123,7 +125,7 @@ export function prepare<Options extends WriteOptions>(
     createNew: options.createNew ?? false,
     retryMs: options.retryMs ?? 1000,
     signal: options.signal,
-    demand: demandOf(needsOf(options.lock, options.checksum), options),
+    demand: demandOf(needs, options, hasKeptChecksum),
     lock: options.lock,
     isKept: false,
     wanted: options.checksum,
@@ -131,6 +133,10 @@ export function prepare<Options extends WriteOptions>(
     checksum: undefined,
   };
   return { port, attempt, request, options };
+}
+
+function* hasKeptChecksum(host: Host, file: string): Protocol<boolean> {
+  return (yield* keptChecksum(host, file)) !== undefined;
 }
 
 /** Checks the arguments and encodes a whole value. */

@@ -18,11 +18,18 @@ import {
   type GuaranteeReport,
   inspectGuarantees,
   inspectGuaranteesSync,
+  openAtomicWriter,
+  UnsupportedEnvironmentError,
+  updateTextAtomic,
+  verifyChecksum,
+  writeChecksum,
+  writeChecksumSync,
+  writeTextAtomic,
+  writeTextAtomicSync,
 } from "../mod.ts";
 import { FaultPort, onPort } from "./fault_port.ts";
 import { type Pretended, pretending, rootMount } from "./pretended.ts";
 import { inScratch } from "./scratch.ts";
-import { writeTextAtomic } from "../text.ts";
 
 // Also where the tests run compiled.
 const root = new URL(
@@ -635,6 +642,67 @@ test("a file with a checksum of its own needs none of its file system", () =>
     const { guarantees } = await inspectGuarantees(path);
     assert.equal(guarantees.integrityDetection.level, "guaranteed");
     assert.match(guarantees.integrityDetection.evidence, /f\.sha256" is kept/);
+  }));
+
+test("what is said of the damage of a file and what is insisted on agree", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const require: Guarantee[] = ["integrityDetection"];
+    const isRefused = async (body: () => unknown) => {
+      const error = await (async () => await body())()
+        .then(() => undefined, (error: unknown) => error);
+      if (error === undefined) return false;
+      assert.ok(error instanceof UnsupportedEnvironmentError, String(error));
+      return true;
+    };
+    const keeping: Readonly<Record<string, () => unknown>> = {
+      writeTextAtomic: () => writeTextAtomic(path, "a", { require }),
+      writeTextAtomicSync: () => writeTextAtomicSync(path, "b", { require }),
+      "under a lock": () => writeTextAtomic(path, "c", { require, lock: true }),
+      "from a source": () => writeTextAtomic(path, ["d"], { require }),
+      updateTextAtomic: () => updateTextAtomic(path, () => "e", { require }),
+      openAtomicWriter: async () => {
+        await (await openAtomicWriter(path, { require })).commit();
+      },
+    };
+    await writeTextAtomic(path, "x");
+    for (const [name, write] of Object.entries(keeping)) {
+      assert.ok(await isRefused(write), name);
+    }
+    assert.ok(!await isRefused(() => writeChecksum(path, { require })));
+    assert.ok(!await isRefused(() => writeChecksumSync(path, { require })));
+    const { guarantees } = await inspectGuarantees(path);
+    assert.equal(guarantees.integrityDetection.level, "guaranteed");
+    for (const [name, write] of Object.entries(keeping)) {
+      assert.ok(!await isRefused(write), name);
+      assert.ok(await verifyChecksum(path), name);
+    }
+    // It would be removed.
+    assert.ok(
+      await isRefused(() =>
+        writeTextAtomic(path, "f", { require, checksum: false })
+      ),
+    );
+    // That of another file is none of this one.
+    assert.ok(
+      await isRefused(() => writeTextAtomic(`${path}2`, "f", { require })),
+    );
+  }));
+
+test("a write looks for a kept checksum no more often for what it does not insist on", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    await writeTextAtomic(path, "x", { checksum: true });
+    const lookups = async (require: readonly Guarantee[]) => {
+      const port = pretending({ type: 0xef53, mounts: rootMount("ext4") });
+      await onPort(port, () => writeTextAtomic(path, "y", { require }));
+      return port.calls.filter(({ name, args: [asked] }) =>
+        name === "access" && asked === `${path}.sha256`
+      ).length;
+    };
+    const usual = await lookups([]);
+    assert.equal(await lookups(["crossDeviceSafety"]), usual);
+    assert.ok(await lookups(["integrityDetection"]) > usual);
   }));
 
 test("a checksum that may not be looked at is not counted, and no reason to fail", () =>

@@ -523,7 +523,10 @@ const CONTROLS: readonly Control[] = [
   {
     breaks: "a write does not look at its file system",
     file: "_target.ts",
-    edits: [["    yield* checkDemand(port, request.demand, existing);\n", ""]],
+    edits: [[
+      "    yield* checkDemand(port, request.demand, existing, target);\n",
+      "",
+    ]],
     testFile: "safety_test.ts",
     testName:
       "writeTextAtomic on a network mount is an error before anything is made",
@@ -540,7 +543,7 @@ const CONTROLS: readonly Control[] = [
     breaks: "a write looks where a link is on the way",
     file: "_target.ts",
     edits: [
-      ["    yield* checkDemand(port, request.demand, existing);\n", ""],
+      ["    yield* checkDemand(port, request.demand, existing, target);\n", ""],
       [
         "    const target = joinPath(port, directory, name);\n    const status",
         "    yield* checkDemand(port, request.demand, existing);\n    const target = joinPath(port, directory, name);\n    const status",
@@ -553,8 +556,8 @@ const CONTROLS: readonly Control[] = [
     breaks: "a stream asks for its lock when it is committed",
     file: "_write.ts",
     edits: [[
-      "demandOf(needsOf(options.lock, options.checksum), options)",
-      'demandOf(["rename"], options)',
+      "const needs = needsOf(options.lock, options.checksum);",
+      'const needs = ["rename"] as const;',
     ]],
     testFile: "safety_test.ts",
     testName:
@@ -1016,6 +1019,14 @@ const CONTROLS: readonly Control[] = [
     testFile: "sweep_test.ts",
     testName:
       "async: what was written since this process began stays, also where the runtime may not ask",
+  },
+  {
+    breaks: "a checksum that a write would remove counts as one it keeps",
+    file: "_demand.ts",
+    edits: [["checksum === undefined ? isKept : undefined", "isKept"]],
+    testFile: "guarantees_test.ts",
+    testName:
+      "what is said of the damage of a file and what is insisted on agree",
   },
   {
     breaks: "a lock that is waited for second fails unheard",

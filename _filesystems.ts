@@ -28,8 +28,9 @@ export type GuaranteeLevel =
 
 /**
  * A kind of file system: on a device of this machine, in its memory, layered
- * over others, on a server, in an object store, made by a daemon (FUSE), or
- * shared by the host of a virtual machine.
+ * over others, on a server or on a disk of several machines (`"network"`), in an
+ * object store, made by a daemon (FUSE), or shared by the host of a virtual
+ * machine.
  */
 export type FilesystemClass =
   | "disk"
@@ -264,7 +265,8 @@ export const FILESYSTEMS: readonly Filesystem[] = [
   },
   {
     names: ["afs"],
-    magic: [0x5346414f],
+    // That of OpenAFS, and that of the kernel's own.
+    magic: [0x5346414f, 0x6b414653],
     class: "network",
     levels: REMOTE,
     lacks: ["rename", "lock"],
@@ -279,6 +281,95 @@ export const FILESYSTEMS: readonly Filesystem[] = [
     lacks: ["lock"],
     note: "its servers keep one view for all; not tested here",
     source: "https://docs.ceph.com/en/latest/cephfs/posix/",
+  },
+  {
+    names: ["fuse.ceph-fuse", "fuse.ceph"],
+    magic: [FUSE],
+    class: "network",
+    levels: REMOTE,
+    lacks: ["lock"],
+    note: "its servers keep one view for all; not tested here",
+    source: "https://docs.ceph.com/en/latest/cephfs/posix/",
+  },
+  {
+    names: ["fuse.glusterfs"],
+    magic: [FUSE],
+    class: "network",
+    levels: REMOTE,
+    lacks: ["rename", "lock"],
+    note:
+      "a rename is several steps on several servers, which another machine may see",
+    source: "https://github.com/gluster/glusterfs/issues/902",
+  },
+  {
+    names: ["lustre"],
+    magic: [0x0bd00bd0],
+    class: "network",
+    levels: REMOTE,
+    lacks: ["lock"],
+    note:
+      "whether a lock holds on other machines is a mount option; not tested here",
+    source: "https://doc.lustre.org/lustre_manual.xhtml",
+  },
+  {
+    names: ["gpfs"],
+    magic: [0x47504653],
+    class: "network",
+    levels: REMOTE,
+    lacks: ["lock"],
+    note: "its machines keep one view for all; not tested here",
+    source: "https://www.ibm.com/docs/en/storage-scale",
+  },
+  {
+    names: ["beegfs", "fhgfs"],
+    magic: [0x19830326],
+    class: "network",
+    levels: REMOTE,
+    lacks: ["lock"],
+    note:
+      "a lock holds on one machine unless tuneUseGlobalFileLocks says otherwise; not tested here",
+    source:
+      "https://github.com/ThinkParQ/beegfs/blob/master/client_module/build/dist/etc/beegfs-client.conf",
+  },
+  {
+    names: ["ocfs2"],
+    magic: [0x7461636f],
+    class: "network",
+    levels: REMOTE,
+    lacks: ["lock"],
+    note:
+      "a disk of several machines, among which a lock may not hold; not tested here",
+    source: `${KERNEL}/ocfs2.html`,
+  },
+  {
+    names: ["gfs2"],
+    magic: [0x01161970],
+    class: "network",
+    levels: REMOTE,
+    lacks: ["lock"],
+    note:
+      "a disk of several machines, among which a lock may not hold; not tested here",
+    source: `${KERNEL}/gfs2/index.html`,
+  },
+  {
+    names: ["fuse.mfs"],
+    magic: [FUSE],
+    class: "network",
+    levels: REMOTE,
+    lacks: ["lock"],
+    note:
+      "MooseFS or LizardFS, whose master keeps one view for all; not tested here",
+    source: "https://moosefs.com/manpages/mfsmount",
+  },
+  {
+    names: ["fuse.juicefs"],
+    magic: [FUSE],
+    class: "network",
+    levels: REMOTE,
+    lacks: ["lock"],
+    note:
+      "a rename is a transaction of its database; another machine may see the old file for a while, and content may be uploaded later than a sync says",
+    source: "https://juicefs.com/docs/cloud/reference/posix_compatibility",
   },
   {
     names: ["fuse.sshfs"],

@@ -323,6 +323,8 @@ test("a daemon's mount is told from others by the list of mounts", () =>
       const [mounts, isRefused] of [
         [rootMount("fuse.s3fs"), true],
         [rootMount("fuse.sshfs"), true],
+        [rootMount("fuse.glusterfs"), true],
+        [rootMount("fuse.juicefs"), false],
         [rootMount("fuse.mine"), false],
         [rootMount("virtiofs"), false],
       ] as const
@@ -337,6 +339,32 @@ test("a daemon's mount is told from others by the list of mounts", () =>
     }
     // Which it is, is not known.
     await onPort(looking({ type }), () => writeTextAtomic(path, "a"));
+  }));
+
+test("a lock on what several machines share is refused, a write without one is not", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const FUSE = 0x65735546;
+    const shared: readonly (readonly [name: string, type: number])[] = [
+      ["ceph", 0x00c36400],
+      ["fuse.ceph-fuse", FUSE],
+      ["lustre", 0x0bd00bd0],
+      ["gpfs", 0x47504653],
+      ["beegfs", 0x19830326],
+      ["ocfs2", 0x7461636f],
+      ["gfs2", 0x01161970],
+      ["fuse.mfs", FUSE],
+      ["fuse.juicefs", FUSE],
+    ];
+    for (const [name, type] of shared) {
+      const port = looking({ type, mounts: rootMount(name) });
+      await onPort(port, () => writeTextAtomic(path, "a"));
+      await assert.rejects(
+        onPort(port, () => withLock(path, () => {})),
+        UnsupportedEnvironmentError,
+        name,
+      );
+    }
   }));
 
 test("without being asked Deno looks for locks alone, Node and Bun always", () => {

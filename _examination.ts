@@ -103,12 +103,13 @@ function* check(
   path: string,
   name: string,
   body: () => Protocol<Omit<DoctorCheck, "name">>,
+  access: "write" | "examine" = "write",
 ): Protocol<DoctorCheck> {
   try {
     return { name, ...yield* body() };
   } catch (error) {
     if (!(error instanceof ProtocolError)) throw error;
-    const attempt = { operation: "doctor", access: "write", path } as const;
+    const attempt = { operation: "doctor", access, path };
     const told = explain(port, attempt, error);
     return {
       name,
@@ -126,12 +127,13 @@ interface Found {
 
 function* existingDirectory(port: Port, path: string): Protocol<Found> {
   let found: string | undefined;
-  const made = yield* check(port, path, "directory", function* () {
+  const body = function* () {
     const place = yield* directoryAt(port, path);
     if (place.path === undefined) return { ok: false, detail: place.detail };
     found = place.path;
     return { ok: true, detail: place.path };
-  });
+  };
+  const made = yield* check(port, path, "directory", body, "examine");
   return { path: found, check: made };
 }
 

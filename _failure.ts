@@ -37,6 +37,7 @@ export interface Attempt {
   readonly access:
     | "read"
     | "write"
+    | "examine"
     | "lock"
     | "sweep"
     | "move"
@@ -52,6 +53,7 @@ export interface Attempt {
 const ATTEMPTED: Readonly<Record<Attempt["access"], string>> = {
   read: "Cannot read",
   write: "Cannot write",
+  examine: "Cannot examine",
   lock: "Cannot lock",
   sweep: "Cannot sweep",
   move: "Cannot move",
@@ -403,6 +405,12 @@ function scopeReason(
       flags(host, ["read", "write"], path)
     }`;
   }
+  const { syscall, args: [refused] } = error;
+  if (access === "examine" && refused === path) {
+    return `Deno must be allowed to read and write it, or the directory that it is in, if it is no directory itself: add ${
+      flags(host, ["read", "write"], path)
+    }`;
+  }
   const directory = directoryOf(host, path);
   if (access === "move" || access === "append" || access === "repair") {
     const places = new Set(
@@ -418,7 +426,6 @@ function scopeReason(
         .filter((text) => text !== "").join(" ")
     }`;
   }
-  const { syscall, args: [refused] } = error;
   if (
     syscall === "open" && typeof refused === "string" &&
     refused !== directory && directory.startsWith(refused)

@@ -367,6 +367,14 @@ console.log(JSON.stringify(await doctor(${JSON.stringify(inside)})));`,
       new RegExp(`add --allow-write=${inside}$`),
     );
     assert.deepEqual(readdirSync(inside), []);
+    const elsewhere = [`--allow-read=${join(directory, "elsewhere")}`];
+    const refused = await runOnDeno(elsewhere, program);
+    const none: DoctorReport = JSON.parse(refused.stdout);
+    assert.deepEqual(failed(none), ["directory"]);
+    assert.match(
+      detail(none, "directory"),
+      new RegExp(`: add --allow-read=${inside} --allow-write=${inside}$`),
+    );
   }));
 
 test("what no write can replace, or make, fails", async (t) => {

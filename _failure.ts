@@ -223,6 +223,13 @@ function diagnose(
       'this process may not read its directory, which it must to sync it: grant read permission on the directory, or write with durability: "ordered" (EACCES)',
     ];
   }
+  if (syscall === "readdir" && code === "ENOTDIR") {
+    return [
+      AtomicError,
+      code,
+      "it is not a directory: name the one that the files are in (ENOTDIR)",
+    ];
+  }
   if (syscall === "create" && code === "ENOENT") {
     return [
       NotFoundError,

@@ -644,11 +644,16 @@ const PROGRESS_CHECKS = {
   onProgress: callback,
 } satisfies Record<keyof ProgressOption, Check>;
 
-const guarantees: Check = (value) =>
-  Array.isArray(value) &&
-    [...value].every((name) => GUARANTEES.some((known) => known === name))
+const guarantees: Check = (value) => {
+  const expected = `an array of ${
+    GUARANTEES.map((name) => `"${name}"`).join(", ")
+  }`;
+  if (!Array.isArray(value)) return expected;
+  const wrong = [...value].filter((name) => !GUARANTEES.includes(name));
+  return wrong.length === 0
     ? undefined
-    : `an array of ${GUARANTEES.map((name) => `"${name}"`).join(", ")}`;
+    : `${expected}, without ${describe(wrong[0])}`;
+};
 
 const DOCTOR_CHECKS = {
   probe: boolean,

@@ -28,6 +28,12 @@ import {
 } from "./_sweep.ts";
 
 export type { SweepOptions } from "./_options.ts";
+export {
+  AtomicError,
+  type AtomicErrorOptions,
+  NotFoundError,
+  PermissionScopeError,
+} from "./errors.ts";
 
 /** What a sweep leaves, and why. */
 export interface KeptFile {
@@ -70,7 +76,8 @@ export interface SweepReport {
  * @returns What was removed, and what was left.
  * @throws {TypeError} If an argument or an option is malformed.
  * @throws {NotFoundError} If there is no such directory.
- * @throws {AtomicError} If it cannot be read.
+ * @throws {PermissionScopeError} If Deno's permissions do not cover it.
+ * @throws {AtomicError} If it cannot be read, or is no directory.
  *
  * @example Usage
  * ```ts

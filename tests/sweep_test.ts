@@ -15,14 +15,13 @@ import process from "node:process";
 import { test } from "node:test";
 import { pathToFileURL } from "node:url";
 import { Worker } from "node:worker_threads";
+import { openAtomicWriter, withLock } from "../mod.ts";
 import {
   AtomicError,
   NotFoundError,
-  openAtomicWriter,
   sweepTemporaries,
   sweepTemporariesSync,
-  withLock,
-} from "../mod.ts";
+} from "../sweep.ts";
 import { fixture } from "./child.ts";
 import { FaultPort, onPort } from "./fault_port.ts";
 import { rejection } from "./rejection.ts";
@@ -250,6 +249,7 @@ for (const form of FORMS) {
       const error = await rejection(form.sweep(join(directory, "file")));
       assert.ok(error instanceof AtomicError);
       assert.equal(error.code, "ENOTDIR");
+      assert.match(error.message, /file": it is not a directory: name the one/);
       const controller = new AbortController();
       controller.abort();
       leave(directory, `.a.1.${crypto.randomUUID()}.tmp`);

@@ -1,5 +1,7 @@
 /**
- * The functions of the library with options of your own as defaults.
+ * The functions that read, write, update, append, repair and move, with options of
+ * your own as defaults. Those of locks, checksums, sweeps and guarantees are not
+ * bound: they share few options with these.
  *
  * @module
  */
@@ -164,8 +166,9 @@ export interface BoundFunctions {
 }
 
 /**
- * Binds defaults to the functions of the library. Each function takes those of
- * them that it knows; an option given with a call goes before its default.
+ * Binds defaults to the functions that read, write, update, append, repair and
+ * move, which are all in {@linkcode BoundFunctions}. Each takes those of them that
+ * it knows; an option given with a call goes before its default.
  *
  * @param defaults The options to use where a call does not name them.
  * @returns The same functions, with these defaults.

@@ -14,6 +14,8 @@ import type { FileStatus, Port } from "./_runtime/port.ts";
 import {
   currentDigest,
   type Digests,
+  isNamed,
+  MOST_PREVIOUS,
   ownSidecars,
   previousDigests,
   readSidecar,
@@ -47,15 +49,20 @@ export function* placeChecksum(
       `"${there.path}" is a checksum that somebody else has made of it, and would be replaced: move it away, or remove the one of the file that is moved with checksum: false`,
     );
   }
-  // What the old name says is not questioned: damage would be called good.
-  const digests = own ?? {
-    digest: (yield* currentDigest(port, from, algorithm, request)) ?? "",
-    previous: [],
-  };
+  const actual = yield* currentDigest(port, from, algorithm, request);
+  if (actual === undefined) {
+    throw new Refusal("ENOENT", "somebody else has moved or removed it");
+  }
+  // What the old name says of damage is kept: else it would be called good.
+  const digests = own === undefined || isNamed(own, actual)
+    ? { digest: actual, previous: [] }
+    : own;
   const before = yield* previousDigests(port, to.path, algorithm, request);
+  const previous = new Set([...before, ...digests.previous]);
   const named: Digests = {
     digest: digests.digest,
-    previous: [...new Set([...digests.previous, ...before])],
+    // First what a crash may leave at the new name.
+    previous: [...previous].slice(0, MOST_PREVIOUS),
   };
   const write: WriteRequest = {
     ...request,

@@ -54,7 +54,7 @@ interface SidecarRequest {
 }
 
 /** More were never in place at the same time; a longer file is somebody else's. */
-const MOST_PREVIOUS = 8;
+export const MOST_PREVIOUS = 8;
 const MOST_BYTES = 4096;
 
 /** Where the checksum of a file is. */

@@ -860,6 +860,50 @@ for (
       await assert.rejects(verifyChecksum(to), ChecksumMismatchError);
     }));
 
+  test(`${name}: after many moves a checksum names what the new name held last, and nothing else`, () =>
+    inScratch(async (directory) => {
+      const from = join(directory, "from");
+      const to = join(directory, "to");
+      for (let round = 0; round < 60; round++) {
+        await writeTextAtomic(from, `never ${round}`, { checksum: "sha512" });
+        await writeTextAtomic(from, `${round}`);
+        await move(from, to, { overwrite: true });
+      }
+      const { digest, previous } = await verifyChecksum(to);
+      assert.equal(digest, digestOf("59\n", "sha512"));
+      assert.deepEqual(previous, [digestOf("58\n", "sha512")]);
+      // A crash has left it behind its checksum.
+      const named = [digestOf("lost\n"), digestOf("there\n")];
+      writeFileSync(from, "there\n");
+      writeFileSync(
+        `${from}.sha256`,
+        `${named[0]}  from\n# previous=${named[1]}\n# id=0\n`,
+      );
+      await move(from, to, { overwrite: true });
+      const { digest: there, previous: before } = await verifyChecksum(to);
+      assert.deepEqual([there, ...before], [named[1], digestOf("59\n")]);
+    }));
+
+  test(`${name}: damage is moved with what its checksum says, and with what it replaces`, () =>
+    inScratch(async (directory) => {
+      const from = join(directory, "from");
+      const to = join(directory, "to");
+      for (let round = 0; round < 60; round++) {
+        await writeTextAtomic(to, `${round}`, { checksum: true });
+        await writeTextAtomic(from, "right", { checksum: true });
+        writeFileSync(from, "damaged");
+        if (round % 2 === 1) writeFileSync(to, "damaged too");
+        await move(from, to, { overwrite: true });
+        const error = await rejection(verifyChecksum(to));
+        assert.ok(error instanceof ChecksumMismatchError);
+        const [right, replaced] = error.expected;
+        assert.equal(right, digestOf("right\n"));
+        assert.equal(replaced, digestOf(`${round}\n`));
+        assert.ok(error.expected.length <= 9);
+        await move(to, from, { overwrite: true });
+      }
+    }));
+
   test(`${name}: a move of a file with a checksum may fail at any call`, () =>
     inScratch(async (directory) => {
       for (let index = 0, failed = true; failed; index++) {

@@ -467,6 +467,21 @@ const CONTROLS: readonly Control[] = [
     testName: "async: what is damaged is not called good by a write that fails",
   },
   {
+    breaks: "a move calls damage good",
+    file: "_move_checksum.ts",
+    edits: [["isNamed(own, actual)", "true"]],
+    testFile: "checksum_test.ts",
+    testName: "async: a file that is moved takes its checksum along",
+  },
+  {
+    breaks: "a move takes along what the old name held before",
+    file: "_move_checksum.ts",
+    edits: [["own === undefined || isNamed(own, actual)", "own === undefined"]],
+    testFile: "checksum_test.ts",
+    testName:
+      "async: after many moves a checksum names what the new name held last, and nothing else",
+  },
+  {
     breaks: "a checksum of something else is overwritten",
     file: "_core.ts",
     edits: [[

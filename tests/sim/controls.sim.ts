@@ -816,7 +816,7 @@ const CONTROLS: readonly Control[] = [
     breaks: "a file is moved before its checksum",
     edits: [{
       file: "_move_checksum.ts",
-      find: "    previous: [...new Set([...digests.previous, ...before])],\n",
+      find: "    previous: [...previous].slice(0, MOST_PREVIOUS),\n",
       replace: "    previous: [],\n",
     }],
     exploration: "checksums: moveAtomic, with a checksum",

@@ -325,6 +325,10 @@ function* commitChecksum(
       yield* replaceSidecar(port, request, target, kept, digests, intended);
       // Too late for an abort: the checksum is another one.
       write.request = { ...request, signal: undefined };
+    } else if (request.held !== undefined) {
+      // As below: the checksum may be somebody else's by now. What replaces one
+      // looks for itself.
+      yield* checkHeld(request.held);
     }
     yield* removeSidecars(port, write.request, target, kept);
   } catch (error) {

@@ -139,7 +139,7 @@ export function* move(
     request,
     () => openDirectories(port, request, placing, route),
   );
-  const progress = { isCommitted: false, isKept: false };
+  const progress = { isCommitted: false, isMade: false };
   try {
     return yield* closing(
       directories.to,
@@ -149,13 +149,14 @@ export function* move(
           yield* checkAllHeld(request);
           request.signal?.throwIfAborted();
           checkTurn();
-          const isKept = progress.isKept = yield* placeChecksum(
+          const { isKept, isMade } = yield* placeChecksum(
             port,
             request,
             from.path,
             to,
             status,
           );
+          progress.isMade = isMade;
           const commitment = yield* commit(
             port,
             // With the checksum in place it is too late for an abort.
@@ -184,7 +185,9 @@ export function* move(
     }
     const isUndone = error instanceof ProtocolError &&
       error.committed === false;
-    if (isUndone && progress.isKept && to.absent) {
+    // Without the lock it may be somebody else's by now.
+    const isLost = error instanceof Refusal && error.code === "LOCK_LOST";
+    if (isUndone && !isLost && progress.isMade && to.absent) {
       yield* attempt(removeChecksum(port, request, to));
     }
     throw error;

@@ -28,18 +28,26 @@ interface ChecksumMove extends DirectoryRequest {
   readonly held: readonly HeldLock[];
 }
 
-/** Has a checksum beside the new name say what the file holds, and what it replaces; returns whether there is one. */
+/** What was done beside the new name. */
+interface Placement {
+  /** Whether there is a checksum. */
+  readonly isKept: boolean;
+  /** Whether there was none before. */
+  readonly isMade: boolean;
+}
+
+/** Has a checksum beside the new name say what the file holds, and what it replaces. */
 export function* placeChecksum(
   port: Port,
   request: ChecksumMove,
   from: string,
   to: Target,
   status: FileStatus,
-): Protocol<boolean> {
+): Protocol<Placement> {
   const [own] = yield* ownSidecars(port, from, request);
   const [replaced] = yield* ownSidecars(port, to.path, request);
   const kept = own ?? replaced;
-  if (kept === undefined) return false;
+  if (kept === undefined) return { isKept: false, isMade: false };
   if (request.held.length === 0) throw checksumCameMeanwhile();
   const { algorithm } = kept;
   const there = yield* readSidecar(port, to.path, algorithm, request);
@@ -64,6 +72,8 @@ export function* placeChecksum(
     // First what a crash may leave at the new name.
     previous: [...previous].slice(0, MOST_PREVIOUS),
   };
+  // Not by the lock of the old name, which fences the move itself.
+  const held = request.held.find(({ place }) => place.file === to.path);
   const write: WriteRequest = {
     ...request,
     path: to.path,
@@ -72,7 +82,7 @@ export function* placeChecksum(
     preserve: true,
     symlinks: "reject",
     createNew: false,
-    held: undefined,
+    held,
     wanted: undefined,
     checksum: undefined,
   };
@@ -86,7 +96,7 @@ export function* placeChecksum(
     if (error instanceof SystemCallError) error.committed = false;
     throw error;
   }
-  return true;
+  return { isKept: true, isMade: replaced === undefined };
 }
 
 /** Removes the checksum beside the old name. */

@@ -18,12 +18,15 @@ import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
 import {
+  acquireLock,
   AlreadyExistsError,
   appendJsonl,
   appendJsonlSync,
   AtomicError,
   ChecksumMismatchError,
   ChecksumMissingError,
+  type Lock,
+  LockLostError,
   LockTimeoutError,
   moveAtomic,
   moveAtomicSync,
@@ -923,6 +926,78 @@ for (
         assert.deepEqual(leftovers(directory), []);
         assert.ok(index < 200);
       }
+    }));
+}
+
+for (const form of FORMS) {
+  test(`${form.name}: under a lock that is lost the checksum stays as it is`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      const from = join(directory, "from");
+      await form.writeText(path, "one", { checksum: true });
+      await form.writeText(from, "two", { checksum: true });
+      const before = readFileSync(`${path}.sha256`, "utf8");
+      for (
+        const write of [
+          (lock: Lock) => form.writeText(path, "x", { lock, checksum: false }),
+          (lock: Lock) => form.writeText(path, "x", { lock }),
+          (lock: Lock) =>
+            form.writeText(path, "x", { lock, checksum: "sha512" }),
+          (lock: Lock) => form.writeChecksum(path, { lock }),
+        ]
+      ) {
+        const lock = await acquireLock(path);
+        unlinkSync(join(directory, ".f.lock"));
+        assert.ok(await rejection(write(lock)) instanceof LockLostError);
+        await lock.release();
+        assert.equal(readFileSync(`${path}.sha256`, "utf8"), before);
+        assert.equal(readFileSync(path, "utf8"), "one\n");
+        assert.equal(existsSync(`${path}.sha512`), false);
+      }
+      const move = form.name === "sync" ? moveAtomicSync : moveAtomic;
+      // While it reads what it is to replace.
+      const port = new FaultPort().intercept(({ name, args: [opened] }) => {
+        if (name === "open" && opened === path) {
+          unlinkSync(join(directory, ".f.lock"));
+        }
+        return undefined;
+      });
+      const moving = onPort(port, async () => {
+        await move(from, path, { overwrite: true });
+      });
+      assert.ok(await rejection(moving) instanceof LockLostError);
+      assert.equal(readFileSync(`${path}.sha256`, "utf8"), before);
+      const to = join(directory, "to");
+      const losing = new FaultPort().intercept(({ name, args: [, made] }) => {
+        if (name === "rename" && made === `${to}.sha256`) {
+          unlinkSync(join(directory, ".to.lock"));
+        }
+        return undefined;
+      });
+      const lost = onPort(losing, async () => {
+        await move(from, to);
+      });
+      assert.ok(await rejection(lost) instanceof LockLostError);
+      // It may be that of who has the lock by now.
+      assert.ok(existsSync(`${to}.sha256`));
+    }));
+
+  test(`${form.name}: a move that fails leaves a checksum that was there without a file`, () =>
+    inScratch(async (directory) => {
+      const from = join(directory, "from");
+      const to = join(directory, "to");
+      await form.writeText(to, "gone", { checksum: true });
+      unlinkSync(to);
+      await form.writeText(from, "one", { checksum: true });
+      const port = new FaultPort().intercept(({ name, args: [one] }) =>
+        name === "link" && one === from ? { code: "EXDEV" } : undefined
+      );
+      const move = form.name === "sync" ? moveAtomicSync : moveAtomic;
+      await onPort(port, async () => {
+        await assert.rejects(async () => await move(from, to));
+      });
+      assert.ok(existsSync(`${to}.sha256`));
+      await verifyChecksum(from);
     }));
 }
 

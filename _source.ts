@@ -23,6 +23,17 @@ export function isIterable(value: unknown): value is Iterable<unknown> {
     Symbol.iterator in value && !ArrayBuffer.isView(value);
 }
 
+/** By the getter of its brand: the class may be that of another realm, and a tag can be faked. */
+export function isBytes(value: unknown): value is Uint8Array {
+  const prototype = Object.getPrototypeOf(Uint8Array.prototype);
+  return Reflect.get(prototype, Symbol.toStringTag, value) === "Uint8Array" &&
+    !isDetached(value as Uint8Array);
+}
+
+function isDetached({ buffer }: Uint8Array): boolean {
+  return "detached" in buffer && buffer.detached;
+}
+
 /** The chunks of a source, one by one. */
 export interface Chunks<T> extends AsyncIterable<T> {
   /** Tells the source that it is left. */

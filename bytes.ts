@@ -28,7 +28,7 @@ import { prepareRead, read, readSync, type WholeRead } from "./_read.ts";
 import { MOST_BYTES } from "./_read_file.ts";
 import { promised } from "./_promised.ts";
 import { type Snapshot, snapshotOf } from "./_snapshot.ts";
-import { isIterable, isSource, wrongChunk } from "./_source.ts";
+import { isBytes, isIterable, isSource, wrongChunk } from "./_source.ts";
 import {
   END,
   prepare,
@@ -325,15 +325,4 @@ function prepareBytesRead<F>(
     MOST_BYTES,
     (bytes) => bytes,
   );
-}
-
-/** By the getter of its brand: the class may be that of another realm, and a tag can be faked. */
-function isBytes(value: unknown): value is Uint8Array {
-  const prototype = Object.getPrototypeOf(Uint8Array.prototype);
-  return Reflect.get(prototype, Symbol.toStringTag, value) === "Uint8Array" &&
-    !isDetached(value as Uint8Array);
-}
-
-function isDetached({ buffer }: Uint8Array): boolean {
-  return "detached" in buffer && buffer.detached;
 }

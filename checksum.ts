@@ -41,6 +41,7 @@ import { openFile } from "./_read_file.ts";
 import { currentPort } from "./_runtime/current.ts";
 import type { Port } from "./_runtime/port.ts";
 import type { Sidecar } from "./_sidecar.ts";
+import { isBytes } from "./_source.ts";
 import {
   findSidecarOf,
   type VerifiedRequest,
@@ -122,7 +123,7 @@ export function hashBytesSync(
   bytes: Uint8Array,
   algorithm: ChecksumAlgorithm = "sha256",
 ): string {
-  if (!ArrayBuffer.isView(bytes)) {
+  if (!isBytes(bytes)) {
     throw new TypeError(
       `Bytes must be a Uint8Array: received ${describe(bytes)}`,
     );

@@ -392,10 +392,22 @@ for (const form of FORMS) {
         assert.equal(await form.hashFile(path, { algorithm }), expected);
       }
       assert.equal(await form.hashBytes(new Uint8Array()), digestOf(""));
-      await assert.rejects(
-        form.hashBytes("text" as unknown as Uint8Array),
-        /Bytes must be a Uint8Array: received .*text/,
-      );
+      const detached = new Uint8Array(3);
+      structuredClone(detached, { transfer: [detached.buffer] });
+      for (
+        const other of [
+          "text",
+          new DataView(new ArrayBuffer(3)),
+          new Uint16Array([1, 2]),
+          new Float64Array(1),
+          detached,
+        ]
+      ) {
+        await assert.rejects(
+          form.hashBytes(other as unknown as Uint8Array),
+          /Bytes must be a Uint8Array: received /,
+        );
+      }
       await assert.rejects(
         form.hashBytes(bytes, "md5" as "sha1"),
         /Algorithm must be "sha256", "sha512" or "sha1": received .*md5/,

@@ -366,7 +366,7 @@ export function* replaceSidecar(
     demand: MET,
   };
   const bytes = new TextEncoder().encode(text);
-  const place = yield* resolveTarget(port, sidecar);
+  const place = yield* placeOf(port, sidecar);
   // As if it replaced one of the content's owner.
   const existing = place.existing ?? target.existing;
   const like = existing && { ...existing, ...owner, nlink: 1, size: 0 };
@@ -377,6 +377,18 @@ export function* replaceSidecar(
     (write) => append(write, bytes),
     ALONE,
   );
+}
+
+function* placeOf(port: Port, sidecar: WriteRequest): Protocol<Target> {
+  try {
+    return yield* resolveTarget(port, sidecar);
+  } catch (error) {
+    if (!failedWith(error, "ENAMETOOLONG")) throw error;
+    throw new Refusal(
+      "ENAMETOOLONG",
+      `its checksum would be "${sidecar.path}", which is longer than the file system allows: give the file a shorter name, or write it without a checksum`,
+    );
+  }
 }
 
 /** Waits until a power cut cannot bring the old content back. */

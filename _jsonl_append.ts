@@ -216,7 +216,7 @@ function* refuseChecksum(
   if (!(yield* hasChecksum(port, path, request))) return;
   throw new Refusal(
     "HAS_CHECKSUM",
-    "it has a checksum, which cannot be kept true while the file is changed in place: write it whole, as with writeJsonlAtomic, or give the checksum up with checksum: false",
+    "it has a checksum, which cannot be kept true while the file is changed in place: write it whole, as with writeJsonlAtomic, which gives the checksum up with checksum: false",
   );
 }
 

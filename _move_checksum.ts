@@ -54,7 +54,7 @@ export function* placeChecksum(
   if (there !== undefined && there.id === undefined) {
     throw new Refusal(
       "FOREIGN_CHECKSUM",
-      `"${there.path}" is a checksum that somebody else has made of it, and would be replaced: move it away, or remove the one of the file that is moved with checksum: false`,
+      `"${there.path}" is a checksum that somebody else has made of it, and would be replaced: move it away, or write the file that is moved whole with checksum: false, which gives its own one up`,
     );
   }
   const actual = yield* currentDigest(port, from, algorithm, request);

@@ -4,11 +4,16 @@
  * @module
  */
 
+import { chooseChecksum } from "./_checksum_choice.ts";
 import { replaceSidecar, type WriteRequest } from "./_core.ts";
 import { demandOf } from "./_demand.ts";
 import { runAsync, runSync } from "./_drive.ts";
 import { type Attempt, explain } from "./_failure.ts";
-import type { ChecksumWriteOptions, WriteReceipt } from "./_options.ts";
+import type {
+  ChecksumAlgorithm,
+  ChecksumWriteOptions,
+  WriteReceipt,
+} from "./_options.ts";
 import { enterLine, refusePending } from "./_order.ts";
 import { type Protocol, Refusal } from "./_protocol.ts";
 import type { Port } from "./_runtime/port.ts";
@@ -87,7 +92,7 @@ function prepareSidecar(
     path,
     given,
   );
-  const wanted = options.algorithm ?? "sha256";
+  const wanted = options.algorithm ?? true;
   const demand = demandOf(needsOf(options.lock, wanted), {
     ...options,
     checksum: wanted,
@@ -105,7 +110,7 @@ function* replaceOwn(
 ): Protocol<WriteReceipt> {
   const target = yield* resolveTarget(port, request);
   const { path, existing } = target;
-  const algorithm = algorithmOf(request);
+  const algorithm = yield* chosenBy(port, request, path);
   const digest = yield* currentDigest(port, path, algorithm, request);
   if (digest === undefined) throw new Refusal("ENOENT", "it does not exist");
   // No previous one: what is there now is right, and nothing else.
@@ -123,12 +128,20 @@ function* replaceOwn(
 }
 
 function* readOwn(port: Port, request: WriteRequest): Protocol<Sidecar> {
-  const algorithm = algorithmOf(request);
-  const sidecar = yield* readSidecar(port, request.path, algorithm, request);
+  const { path } = request;
+  const algorithm = yield* chosenBy(port, request, path);
+  const sidecar = yield* readSidecar(port, path, algorithm, request);
   if (sidecar !== undefined) return sidecar;
   throw new Refusal("CHECKSUM_MISSING", "its checksum was removed meanwhile");
 }
 
-function algorithmOf({ wanted }: WriteRequest): "sha256" | "sha512" {
-  return typeof wanted === "string" ? wanted : "sha256";
+/** The one that is named, or that of the checksum that is kept. */
+function* chosenBy(
+  port: Port,
+  request: WriteRequest,
+  path: string,
+): Protocol<ChecksumAlgorithm> {
+  const { wanted } = request;
+  if (typeof wanted === "string") return wanted;
+  return (yield* chooseChecksum(port, path, undefined, request)) || "sha256";
 }

@@ -721,9 +721,8 @@ const JSONL_READ_CHECKS = {
 /** The options of the functions that compute a digest of a file, or look for its checksum. */
 export interface ChecksumOptions {
   /**
-   * How it is computed.
-   *
-   * @default {"sha256"}
+   * How it is computed. Without it `hashFile` takes `"sha256"`, and
+   * `readChecksum` and `verifyChecksum` the strongest that is there.
    */
   algorithm?: ChecksumAlgorithm | undefined;
   /**
@@ -746,14 +745,16 @@ export interface ChecksumWriteOptions extends
     | "retryMs"
     | "safety"
     | "signal"
-    | "symlinks"
   > {
-  /**
-   * How it is computed.
-   *
-   * @default {"sha256"}
-   */
+  /** How it is computed. Without it as the one that is kept, and where none is, by `"sha256"`. */
   algorithm?: Exclude<ChecksumAlgorithm, "sha1"> | undefined;
+  /**
+   * What is done where the path names a symbolic link: the checksum is that of
+   * the file it points to, or the call is rejected (code `"ELOOP"`).
+   *
+   * @default {"follow"}
+   */
+  symlinks?: "follow" | "reject" | undefined;
 }
 
 /** The options of {@linkcode sweepTemporaries}. */
@@ -795,7 +796,7 @@ const CHECKSUM_WRITE_CHECKS = {
   ...SAFETY_CHECKS,
   retryMs: milliseconds,
   signal,
-  symlinks: WRITE_CHECKS.symlinks,
+  symlinks: oneOf("follow", "reject"),
 } satisfies Record<keyof ChecksumWriteOptions, Check>;
 
 const MOVE_CHECKS = {

@@ -200,10 +200,26 @@ for (const form of FORMS) {
       await form.writeChecksum(path, { algorithm: "sha512" });
       assert.deepEqual(readdirSync(directory).toSorted(), ["f", "f.sha512"]);
       await form.verifyChecksum(path);
-      await assert.rejects(
-        form.writeChecksum(path, { algorithm: "sha1" as "sha256" }),
-        TypeError,
-      );
+      // Who names no algorithm keeps the one that there is.
+      writeFileSync(path, "changed again");
+      const kept = await form.writeChecksum(path);
+      assert.equal(kept.algorithm, "sha512");
+      assert.deepEqual(readdirSync(directory).toSorted(), ["f", "f.sha512"]);
+      await form.verifyChecksum(path);
+      const link = join(directory, "link");
+      symlinkSync("f", link);
+      assert.equal((await form.writeChecksum(link)).path, `${path}.sha512`);
+      const symlinks = "reject";
+      const error = await rejection(form.writeChecksum(link, { symlinks }));
+      assert.ok(error instanceof AtomicError && error.code === "ELOOP");
+      for (
+        const options of [
+          { algorithm: "sha1" },
+          { symlinks: "replace" },
+        ] as object[]
+      ) {
+        await assert.rejects(form.writeChecksum(link, options), TypeError);
+      }
     }));
 
   test(`${form.name}: what is no checksum of this file is never overwritten, and not asked`, () =>
@@ -277,6 +293,7 @@ for (const form of FORMS) {
       );
       assert.ok(error instanceof AtomicError);
       assert.equal(error.code, "ENAMETOOLONG");
+      assert.match(error.message, /its checksum would be ".*\.sha256"/);
       assert.equal(readFileSync(long, "utf8"), "one\n");
       assert.deepEqual(leftovers(directory), []);
     }));
@@ -1027,6 +1044,10 @@ test("a file with a checksum is not changed in place", () =>
       assert.ok(error instanceof AtomicError);
       assert.equal(error.code, "HAS_CHECKSUM");
     }
+    assert.match(
+      `${await rejection(appendJsonl(path, [2]))}`,
+      /writeJsonlAtomic, which gives the checksum up with checksum: false/,
+    );
     await verifyChecksum(path);
     await writeJsonlAtomic(path, [1], { checksum: false });
     await appendJsonl(path, [2]);

@@ -404,6 +404,16 @@ function scopeReason(
   error: SystemCallError,
 ): string {
   const { access, path, to } = attempt;
+  const { syscall, args: [refused] } = error;
+  if (syscall === "access" && typeof refused === "string") {
+    const isDenied = host.permission("read", refused) === "denied";
+    const place = isDenied ? refused : directoryOf(host, refused);
+    if (isDenied || access === "read") {
+      return `its checksum would be "${refused}", so Deno must be allowed to look there: add ${
+        flags(host, ["read"], place)
+      }`;
+    }
+  }
   if (access === "read") {
     return `Deno may not read it: add ${flags(host, ["read"], path)}`;
   }

@@ -323,7 +323,8 @@ export interface ReadOptions {
   /**
    * Whether the content must be what the checksum beside the file says, else a
    * `ChecksumMismatchError`, and without one a `ChecksumMissingError`. `true`
-   * takes the strongest that is there.
+   * takes the strongest that is there. On Deno it requires `--allow-read` for the
+   * directory of the file.
    *
    * @default {false}
    */

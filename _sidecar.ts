@@ -27,7 +27,7 @@ import {
 } from "./_protocol.ts";
 import { readWhole } from "./_read_file.ts";
 import { retrying } from "./_retry.ts";
-import { type Host, NOT_CAPABLE } from "./_runtime/port.ts";
+import type { Host } from "./_runtime/port.ts";
 import { lastSyncFailure, syncSince } from "./_sync_failures.ts";
 import { lstatIfPresent, type Target } from "./_target.ts";
 
@@ -139,10 +139,9 @@ function* findSidecar(
     if (kind !== "file" || size > MOST_BYTES) return "foreign";
     bytes = yield* readWhole(host, path, reading);
   } catch (error) {
-    // A file may have a name that leaves no room for that of its checksum.
-    if (failedWith(error, "ENOENT", "ENAMETOOLONG")) return undefined;
+    if (failedWith(error, "ENOENT")) return undefined;
     // Ours belongs to the owner of the file.
-    if (failedWith(error, "EACCES", "EPERM", NOT_CAPABLE)) return "foreign";
+    if (failedWith(error, "EACCES", "EPERM")) return "foreign";
     throw error;
   }
   const text = new TextDecoder().decode(bytes);

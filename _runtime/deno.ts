@@ -63,6 +63,13 @@ function isRefused(error: unknown): boolean {
   return error instanceof Deno.errors.NotCapable;
 }
 
+/** Before a mere look, for which Deno must not ask its user. */
+function refuseUnpermitted(path: string): void {
+  const { state } = Deno.permissions.querySync({ name: "read", path });
+  if (state === "granted") return;
+  throw new Deno.errors.NotCapable(`Requires read access to "${path}"`);
+}
+
 // Naming `process` loads Deno's layer for Node: not before a lock is asked for.
 const sqlite = sqliteCalls(() =>
   connecting(
@@ -102,6 +109,7 @@ const sync: SystemCalls = {
   close: (file) => handle(file).close(),
   lstat: (path) => status(Deno.lstatSync(path)),
   access(path) {
+    refuseUnpermitted(path);
     try {
       Deno.lstatSync(path);
       return true;
@@ -152,7 +160,10 @@ const async: AsyncSystemCalls = {
   truncate: (file, length) => handle(file).truncate(length),
   close: (file) => Promise.resolve(handle(file).close()),
   lstat: async (path) => status(await Deno.lstat(path)),
-  access: (path) => Deno.lstat(path).then(() => true, () => false),
+  async access(path) {
+    refuseUnpermitted(path);
+    return await Deno.lstat(path).then(() => true, () => false);
+  },
   readlink: (path) => Deno.readLink(path),
   realpath: (path) => Deno.realPath(path),
   mkdir: (path) => Deno.mkdir(path),

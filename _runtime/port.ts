@@ -72,7 +72,7 @@ export interface SystemCalls {
   truncate(file: OpenFile, length: number): void;
   close(file: OpenFile): void;
   lstat(path: string): FileStatus;
-  /** Whether something can be found there. Cheaper than an `lstat` that fails. */
+  /** Whether something can be found there. Cheaper than an `lstat` that fails. Where the sandbox forbids to look it fails, and never asks the user. */
   access(path: string): boolean;
   readlink(path: string): string;
   realpath(path: string): string;

@@ -227,6 +227,45 @@ for (const name of ["readText", "readTextSync"]) {
 }
 
 for (const suffix of ["", "Sync"]) {
+  test(`a checksum${suffix} that Deno may not look for is not missing, and no write makes it wrong`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      const write = `writeTextAtomic${suffix}`;
+      await onDeno(scope(directory), write, [path, "old", { checksum: true }]);
+      const checksum = true;
+      for (
+        const [name, ...given] of [
+          [`readText${suffix}`, path, { checksum }],
+          [`verifyChecksum${suffix}`, path],
+          [`readChecksum${suffix}`, path, { algorithm: "sha256" }],
+        ] as const
+      ) {
+        const { error } = await onDeno([`--allow-read=${path}`], name, given);
+        assert.equal(error?.name, "PermissionScopeError");
+        assert.match(error.message, new RegExp(`${path}\\.sha\\d+"`));
+        assert.ok(error.message.endsWith(`add --allow-read=${directory}`));
+      }
+      const denied = `${path}.sha256`;
+      const { error } = await onDeno(
+        [...scope(directory), `--deny-read=${denied}`],
+        write,
+        [path, "new"],
+      );
+      assert.equal(error?.name, "PermissionScopeError");
+      assert.ok(
+        error.message.includes(`--allow-read=${denied} (and take away`),
+      );
+      assert.equal(readFileSync(path, "utf8"), "old\n");
+      const plain = [path, "new", { durability: "none" }];
+      const narrow = [`--allow-read=${path}`, `--allow-write=${directory}`];
+      const missing = await onDeno(narrow, write, plain);
+      assert.equal(missing.error?.name, "PermissionScopeError");
+      assert.ok(missing.error.message.endsWith(`--allow-read=${directory}`));
+      assert.equal(readFileSync(path, "utf8"), "old\n");
+    }));
+}
+
+for (const suffix of ["", "Sync"]) {
   test(`moveAtomic${suffix} on Deno needs read and write on both directories, and names what is missing`, () =>
     inScratch(async (directory) => {
       const [a, b] = [join(directory, "a"), join(directory, "b")];

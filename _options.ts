@@ -450,11 +450,14 @@ export interface MoveOptions extends Pick<WriteOptions, "require" | "safety"> {
   parents?: boolean | undefined;
   /**
    * Whether the move is made under the locks of both names, which are taken in
-   * an order that is the same for all moves.
+   * an order that is the same for all moves. A lock of either name that is held
+   * already, as that of `withLock`, or an array of both, is used as it is. Two
+   * that each hold one name's lock and move to the other's wait for each other,
+   * until one of them is rejected with a `LockTimeoutError`.
    *
    * @default {false}
    */
-  lock?: boolean | LockOptions | undefined;
+  lock?: boolean | LockOptions | Lock | readonly Lock[] | undefined;
   /**
    * For how many milliseconds to retry what is transient.
    *
@@ -620,11 +623,11 @@ const ACQUIRE_CHECKS = {
 } satisfies Record<keyof AcquireOptions, Check>;
 
 /** A lock itself is told from others when it is used. */
+const isLock = (value: unknown) =>
+  typeof value === "object" && value !== null && "release" in value;
+
 const lock: Check = (value) => {
-  if (typeof value === "boolean") return undefined;
-  if (typeof value === "object" && value !== null && "release" in value) {
-    return undefined;
-  }
+  if (typeof value === "boolean" || isLock(value)) return undefined;
   const checks: Readonly<Record<string, Check>> = LOCK_CHECKS;
   return isPlainObject(value) &&
       Object.entries(value).every(([name, option]) =>
@@ -635,11 +638,12 @@ const lock: Check = (value) => {
     : "a boolean, a held Lock, or { timeoutMs, signal }";
 };
 
-/** Of two files, of which no one lock can be held. */
-const locks: Check = (value) =>
-  typeof value === "object" && value !== null && "release" in value
-    ? "a boolean, or { timeoutMs, signal }"
-    : lock(value);
+/** Of two files. */
+const locks: Check = (value) => {
+  if (Array.isArray(value) && [...value].every(isLock)) return undefined;
+  return lock(value) &&
+    "a boolean, a held Lock, an array of such, or { timeoutMs, signal }";
+};
 
 const PROGRESS_CHECKS = {
   onProgress: callback,

@@ -216,36 +216,47 @@ export function checkLock(
   passed(request.lock, wantedBy(port, attempt, request));
 }
 
-/** Calls `body` under the locks of several files. All take them in one order, or two would wait for each other. */
+/** Calls `body` under the locks of several files, of which the caller may hold some. All take the others in one order, or two would wait for each other. */
 export async function underLocks<T>(
   wanted: readonly WantedLock[],
+  given: readonly Lock[],
   body: (held: readonly HeldLock[]) => Promise<T>,
 ): Promise<T> {
-  // All places at once: two calls that want the same are in the same order
-  // everywhere, and what is called later comes after both.
-  const asked = inOneOrder(wanted).map(askFor);
-  const taken: FileLock[] = [];
-  try {
-    for (const lock of asked) {
-      const { port } = lock.wanted;
-      taken.push(await insistOnAsked(lock, port.now()));
+  const handed = given.map((lock) => passed(lock, ...wanted));
+  const work = async () => {
+    // All places at once: two calls that want the same are in the same order
+    // everywhere, and what is called later comes after both.
+    const asked = stillToTake(wanted, handed).map(askFor);
+    const taken: FileLock[] = [];
+    try {
+      for (const lock of asked) {
+        const { port } = lock.wanted;
+        taken.push(await insistOnAsked(lock, port.now()));
+      }
+      return await body([...handed, ...taken].map(({ held }) => held));
+    } finally {
+      for (const lock of asked.slice(taken.length)) giveUp(lock);
+      for (const lock of taken.toReversed()) {
+        await lock.release().catch(() => {});
+      }
     }
-    return await body(taken.map(({ held }) => held));
-  } finally {
-    for (const lock of asked.slice(taken.length)) giveUp(lock);
-    for (const lock of taken.toReversed()) await lock.release().catch(() => {});
-  }
+  };
+  return await handed.reduce((work, lock) => () => lock.during(work), work)();
 }
 
 /** The same, blocking. */
 export function underLocksSync<T>(
   wanted: readonly WantedLock[],
+  given: readonly Lock[],
   body: (held: readonly HeldLock[]) => T,
 ): T {
+  const handed = given.map((lock) => passed(lock, ...wanted));
   const taken: FileLock[] = [];
   try {
-    for (const lock of inOneOrder(wanted)) taken.push(insistOnSync(lock));
-    return body(taken.map(({ held }) => held));
+    for (const lock of stillToTake(wanted, handed)) {
+      taken.push(insistOnSync(lock));
+    }
+    return body([...handed, ...taken].map(({ held }) => held));
   } finally {
     for (const lock of taken.toReversed()) {
       try {
@@ -257,11 +268,14 @@ export function underLocksSync<T>(
   }
 }
 
-/** By their real paths, which are the same for everybody. */
-function inOneOrder(wanted: readonly WantedLock[]): WantedLock[] {
-  return wanted.toSorted((one, other) =>
-    one.place.path < other.place.path ? -1 : 1
-  );
+/** By their real paths, whose order is the same for everybody. */
+function stillToTake(
+  wanted: readonly WantedLock[],
+  handed: readonly FileLock[],
+): WantedLock[] {
+  const held = new Set(handed.map(({ path }) => path));
+  return wanted.filter(({ place }) => !held.has(place.file))
+    .toSorted((one, other) => one.place.path < other.place.path ? -1 : 1);
 }
 
 /** Whether it is a lock, ours or not, and no options for one. */
@@ -279,8 +293,8 @@ export function eitherOf(
     : one ?? other;
 }
 
-/** The lock that the caller holds, which must be that of the file. */
-function passed(lock: Lock, { place }: WantedLock): FileLock {
+/** The lock that the caller holds, which must be that of the file, or of one of them. */
+function passed(lock: Lock, ...wanted: readonly WantedLock[]): FileLock {
   if (!(lock instanceof FileLock)) {
     throw new TypeError(
       `Lock must come from acquireLock, tryAcquireLock or withLock of the same module: received ${
@@ -288,9 +302,12 @@ function passed(lock: Lock, { place }: WantedLock): FileLock {
       }`,
     );
   }
-  if (lock.path !== place.file) {
+  const files = wanted.map(({ place }) => place.file);
+  if (!files.includes(lock.path)) {
     throw new TypeError(
-      `Lock must be that of "${place.file}": received that of "${lock.path}"`,
+      `Lock must be that of ${
+        files.map((file) => `"${file}"`).join(" or ")
+      }: received that of "${lock.path}"`,
     );
   }
   if (lock.isReleased) {

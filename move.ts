@@ -26,6 +26,7 @@ import { type HeldLock, lockPlace } from "./_lock.ts";
 import { locateRoute, move, type MoveRequest, type Route } from "./_move.ts";
 import {
   checkOptions,
+  type Lock,
   type LockOptions,
   type MoveOptions,
   type MoveReceipt,
@@ -39,6 +40,7 @@ import type { Port } from "./_runtime/port.ts";
 import { inSlot } from "./_slots.ts";
 import {
   eitherOf,
+  isLock,
   needsOf,
   underLocks,
   underLocksSync,
@@ -46,9 +48,12 @@ import {
 
 export type {
   Durability,
+  Guarantee,
+  Lock,
   LockOptions,
   MoveOptions,
   MoveReceipt,
+  Safety,
   SymlinkPolicy,
 } from "./_options.ts";
 export {
@@ -57,6 +62,7 @@ export {
   type AtomicErrorOptions,
   CrossDeviceError,
   DurabilityError,
+  LockLostError,
   LockTimeoutError,
   type LockTimeoutErrorOptions,
   NotFoundError,
@@ -95,6 +101,9 @@ export {
  * @throws {CrossDeviceError} If the names are on different file systems.
  * @throws {UnsupportedEnvironmentError} If the file system has no hard links, without `overwrite`.
  * @throws {DurabilityError} If the file has its new name, and a directory could not be synced.
+ * @throws {LockTimeoutError} If a lock was not to be had in time: where one is asked for, or either file has a checksum.
+ * @throws {LockLostError} If somebody has removed a lock by hand that it is made under.
+ * @throws {PermissionScopeError} If Deno's permissions do not cover it.
  * @throws {AtomicError} If anything else fails; `committed` says whether the
  * file has its new name.
  *
@@ -161,6 +170,8 @@ interface PreparedMove {
   readonly attempt: Attempt;
   readonly request: MoveRequest;
   readonly lock: boolean | LockOptions;
+  /** The locks that the caller holds. */
+  readonly passed: readonly Lock[];
 }
 
 function prepareMove(
@@ -170,6 +181,8 @@ function prepareMove(
   given: MoveOptions,
 ): PreparedMove {
   const options = checkOptions("move", given);
+  const { lock = false } = options;
+  const passed = [lock].flat().filter(isLock);
   const port = currentPort();
   const attempt: Attempt = {
     operation,
@@ -186,14 +199,22 @@ function prepareMove(
     overwrite: options.overwrite ?? false,
     retryMs: options.retryMs ?? 1000,
     signal: options.signal,
-    demand: demandOf(needsOf(options.lock), options),
+    demand: demandOf(needsOf(lock !== false && passed.length < 2), options),
     held: [],
   };
-  return { port, attempt, request, lock: options.lock ?? false };
+  const isOptions = typeof lock === "object" && !isLock(lock) &&
+    !("length" in lock);
+  return {
+    port,
+    attempt,
+    request,
+    lock: isOptions ? lock : lock !== false,
+    passed,
+  };
 }
 
 async function run(prepared: PreparedMove): Promise<MoveReceipt> {
-  const { port, attempt, request, lock } = prepared;
+  const { port, attempt, request, lock, passed } = prepared;
   try {
     request.signal?.throwIfAborted();
     // Without a retry, which would hold the event loop.
@@ -211,6 +232,7 @@ async function run(prepared: PreparedMove): Promise<MoveReceipt> {
     try {
       return await underLocks(
         wantLocks(prepared, route),
+        passed,
         (held) => moveInOrder(port, { ...request, held }, route),
       );
     } finally {
@@ -253,7 +275,7 @@ function moveInOrder(
 }
 
 function runBlocking(prepared: PreparedMove): MoveReceipt {
-  const { port, attempt, request, lock } = prepared;
+  const { port, attempt, request, lock, passed } = prepared;
   const moveNow = (route: Route, held: readonly HeldLock[]) =>
     runSync(port, move(port, { ...request, held }, route, () => {}));
   try {
@@ -264,6 +286,7 @@ function runBlocking(prepared: PreparedMove): MoveReceipt {
     if (lock === false && !isKept) return moveNow(route, []);
     return underLocksSync(
       wantLocks(prepared, route),
+      passed,
       (held) => moveNow(route, held),
     );
   } catch (error) {

@@ -24,14 +24,14 @@ import {
   NotFoundError,
   UnsupportedEnvironmentError,
 } from "../errors.ts";
-import { acquireLock, isLocked, withLock } from "../lock.ts";
+import { acquireLock, isLocked, type Lock, withLock } from "../lock.ts";
 import {
   moveAtomic,
   moveAtomicSync,
   type MoveOptions,
   type MoveReceipt,
 } from "../move.ts";
-import { writeTextAtomic, writeTextAtomicSync } from "../text.ts";
+import { readText, writeTextAtomic, writeTextAtomicSync } from "../text.ts";
 import { FaultPort, onPort, PowerCut } from "./fault_port.ts";
 import { rejection } from "./rejection.ts";
 import { inScratch } from "./scratch.ts";
@@ -599,10 +599,50 @@ for (const { name, move } of FORMS) {
       assert.ok(error instanceof LockTimeoutError);
       await lock.release();
       assert.equal(text(to), "content");
-      const held = await acquireLock(to);
-      const passed = { lock: held } as MoveOptions;
-      assert.ok(await rejection(move(to, from, passed)) instanceof TypeError);
-      await held.release();
+    }));
+
+  test(`${name}: a lock that is held is passed on, and only the other is taken`, () =>
+    between(async (from, to, directory) => {
+      const port = new FaultPort();
+      const taken = () =>
+        port.calls.filter(({ name }) => name === "openDatabase").length;
+      const there = await acquireLock(to);
+      await onPort(port, () => move(from, to, { lock: there }));
+      assert.equal(taken(), 1);
+      const here = await acquireLock(from);
+      await onPort(port, () => move(to, from, { lock: [here, there] }));
+      assert.equal(taken(), 1);
+      assert.equal(await isLocked(from) && await isLocked(to), true);
+      assert.equal(text(from), "content");
+      // A checksum takes the locks too.
+      await writeTextAtomic(from, "kept", { checksum: true, lock: here });
+      await move(from, to, { lock: [there, here] });
+      assert.equal(await readText(to, { checksum: true }), "kept\n");
+      const other = await acquireLock(join(directory, "other"));
+      await here.release();
+      const release = () => Promise.resolve();
+      const wrong: [MoveOptions["lock"], RegExp][] = [
+        [other, /Lock must be that of ".*g" or ".*f": received .*other"/],
+        [[there, other], /Lock must be that of .* received .*other"/],
+        [here, /Lock must be held: received .*released/],
+        [
+          { path: to, release } as unknown as Lock,
+          /Lock must come from acquireLock/,
+        ],
+        [[true] as unknown as MoveOptions["lock"], /an array of such/],
+      ];
+      for (const [lock, message] of wrong) {
+        const error = await rejection(move(to, from, { lock }));
+        assert.ok(error instanceof TypeError);
+        assert.match(error.message, message);
+        assert.equal(existsSync(from), false);
+      }
+      renameSync(join(directory, "b", ".g.lock"), join(directory, "gone"));
+      const lost = await rejection(move(to, from, { lock: there }));
+      assert.ok(lost instanceof AtomicError && lost.code === "LOCK_LOST");
+      assert.equal(existsSync(from), false);
+      await there.release();
+      await other.release();
     }));
 
   test(`${name}: a lock that is removed by hand stops the move`, () =>
@@ -824,8 +864,28 @@ test("a move that is aborted while it waits for both locks is rejected once, and
   }
 });
 
+test("a lock is not freed before the move that it was passed to has come to its end", () =>
+  between(async (from, to) => {
+    const other = await acquireLock(to);
+    const lock = await acquireLock(from);
+    const moving = moveAtomic(from, to, { lock });
+    let isReleased = false;
+    const releasing = lock.release().then(() => isReleased = true);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    assert.equal(isReleased, false);
+    await other.release();
+    await moving;
+    await releasing;
+    assert.equal(text(to), "content");
+  }));
+
 test("withDefaults binds moves", () =>
   between(async (from, to) => {
+    await withLock(from, async (lock) => {
+      const bound = withDefaults({ lock });
+      await bound.moveAtomic(from, to);
+      bound.moveAtomicSync(to, from, { lock: [lock] });
+    });
     const bound = withDefaults({ durability: "none", indent: 0 });
     assert.equal((await bound.moveAtomic(from, to)).fileSynced, false);
     assert.equal(bound.moveAtomicSync(to, from).directorySynced, false);

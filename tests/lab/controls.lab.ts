@@ -832,11 +832,19 @@ const CONTROLS: readonly Control[] = [
     breaks: "moves ask for their locks one after the other, in their own order",
     file: "_under_lock.ts",
     edits: [[
-      "const asked = inOneOrder(wanted).map(askFor);",
+      "const asked = stillToTake(wanted, handed).map(askFor);",
       "const asked = Object.assign((function* () { for (const one of wanted) yield askFor(one); })(), { slice: () => [] });",
     ]],
     testFile: "move_test.ts",
     testName: "opposite moves under locks do not wait for each other for ever",
+  },
+  {
+    breaks: "a lock is freed while a move is made under it",
+    file: "_under_lock.ts",
+    edits: [["() => lock.during(work), work)();", "work ?? lock, work)();"]],
+    testFile: "move_test.ts",
+    testName:
+      "a lock is not freed before the move that it was passed to has come to its end",
   },
   {
     breaks: "an append is not synced",

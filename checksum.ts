@@ -53,10 +53,24 @@ export type {
   ChecksumOptions,
   ChecksumWriteOptions,
   Durability,
+  Guarantee,
   Lock,
   LockOptions,
-  SymlinkPolicy,
+  Safety,
 } from "./_options.ts";
+export {
+  AtomicError,
+  type AtomicErrorOptions,
+  ChecksumMismatchError,
+  type ChecksumMismatchErrorOptions,
+  ChecksumMissingError,
+  type LockCandidate,
+  LockLostError,
+  LockTimeoutError,
+  type LockTimeoutErrorOptions,
+  NotFoundError,
+  PermissionScopeError,
+} from "./errors.ts";
 
 /** What the checksum of a file says. */
 export interface ChecksumInfo {
@@ -201,7 +215,8 @@ export function hashFileSync(
 /**
  * Writes the checksum of what a file holds now, under the file's lock: for a
  * file that has none yet, or one that was changed by something else and is right
- * as it is. What it holds is not questioned.
+ * as it is. What it holds is not questioned. Without `algorithm` one that is kept
+ * stays of its algorithm.
  *
  * On Deno it requires `--allow-read` and `--allow-write` for the directory of
  * the file.
@@ -212,6 +227,8 @@ export function hashFileSync(
  * @throws {TypeError} If an argument or an option is malformed.
  * @throws {NotFoundError} If there is no such file.
  * @throws {LockTimeoutError} If the file's lock was not to be had in time.
+ * @throws {LockLostError} If somebody has removed the lock by hand.
+ * @throws {PermissionScopeError} If Deno's permissions do not cover it.
  * @throws {AtomicError} If it cannot be read, or its checksum not be written.
  * The code is `"FOREIGN_CHECKSUM"` where something else has that name.
  *
@@ -271,6 +288,7 @@ export function writeChecksumSync(
  * @throws {TypeError} If an argument or an option is malformed.
  * @throws {ChecksumMissingError} If there is none.
  * @throws {NotFoundError} If there is no such file.
+ * @throws {PermissionScopeError} If Deno may not look for it.
  * @throws {AtomicError} If it cannot be read.
  *
  * @example Usage
@@ -333,6 +351,7 @@ export function readChecksumSync(
  * @throws {ChecksumMismatchError} If they differ.
  * @throws {ChecksumMissingError} If the file has no checksum.
  * @throws {NotFoundError} If there is no such file.
+ * @throws {PermissionScopeError} If Deno may not look for its checksum.
  * @throws {AtomicError} If either cannot be read.
  *
  * @example Usage

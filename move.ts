@@ -62,6 +62,7 @@ export {
   type AtomicErrorOptions,
   CrossDeviceError,
   DurabilityError,
+  type LockCandidate,
   LockLostError,
   LockTimeoutError,
   type LockTimeoutErrorOptions,

@@ -422,7 +422,6 @@ function scopeReason(
       flags(host, ["read", "write"], path)
     }`;
   }
-  const { syscall, args: [refused] } = error;
   if (access === "examine" && refused === path) {
     return `Deno must be allowed to read and write it, or the directory that it is in, if it is no directory itself: add ${
       flags(host, ["read", "write"], path)

@@ -24,7 +24,7 @@ import {
   UnsupportedEnvironmentError,
 } from "./errors.ts";
 import { TornLine } from "./_jsonl_tail.ts";
-import { LockTimeout } from "./_lock.ts";
+import { LockTimeout, NO_HARD_LINKS } from "./_lock.ts";
 import { directoryOf, withoutDots } from "./_path.ts";
 import { ProtocolError, Refusal, SystemCallError } from "./_protocol.ts";
 import { Mismatch } from "./_verified_read.ts";
@@ -209,6 +209,14 @@ function diagnose(
       "its temporary file, or its directory, was removed by somebody else (ENOENT)",
     ];
   }
+  const [subject] = error.args;
+  if (attempt.access !== "move" && syscall === "unlink" && code === "EPERM") {
+    return [
+      AtomicError,
+      code,
+      `"${subject}" may not be removed, as another user's file in a sticky directory (EPERM): have it removed`,
+    ];
+  }
   if (syscall === "rename" && code === "EBUSY") {
     return [
       TargetBusyError,
@@ -254,8 +262,6 @@ function diagnose(
     : String(error.cause);
   return [AtomicError, code, `${syscall} failed: ${detail}`];
 }
-
-const NO_HARD_LINKS = ["EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EMLINK"];
 
 type Reason = Readonly<Record<"read" | "write", string>>;
 

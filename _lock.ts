@@ -26,6 +26,8 @@
  *   journal; a planted link makes a file where it leads.
  * - Only the holder removes `.f.lock`. By another it would be removed from under
  *   a third that has just made it.
+ * - In a sticky directory, a link to another user's lock file could never be
+ *   removed by who made it: such a file is not linked.
  *
  * @module
  */
@@ -43,7 +45,8 @@ import {
 } from "./_protocol.ts";
 import { retrying } from "./_retry.ts";
 import type { Database, FileStatus, Host, Port } from "./_runtime/port.ts";
-import { lstatIfPresent } from "./_target.ts";
+import { directoryStatus } from "./_sticky.ts";
+import { lstatIfPresent, ownUserIn } from "./_target.ts";
 import { cutName } from "./_temporary.ts";
 
 /** A lock that was not to be had in time. */
@@ -118,13 +121,14 @@ export function* acquire(
   place: LockPlace,
   patience: Patience,
 ): Protocol<HeldLock | undefined> {
+  const sticky = yield* stickyDirectory(port, place);
   for (let isFirst = true;; isFirst = false) {
     patience.signal?.throwIfAborted();
     if (!isFirst && port.now() > patience.deadline) return undefined;
     const own = yield* retrying(
       port,
       patience,
-      () => linkLockFile(port, place),
+      () => linkLockFile(port, place, sticky, patience),
     );
     let database: Database | undefined;
     try {
@@ -169,12 +173,19 @@ export function* checkHeld({ place, own }: HeldLock): Protocol<void> {
 }
 
 /** A name of our own for the lock file, which is made if there is none. */
-function* linkLockFile(port: Port, place: LockPlace): Protocol<OwnLink> {
+function* linkLockFile(
+  port: Port,
+  place: LockPlace,
+  sticky: FileStatus | undefined,
+  patience: Patience,
+): Protocol<OwnLink> {
   for (;;) {
     const { pid } = port;
     const path = `${place.path}.${pid}.${port.date()}.${port.randomUUID()}`;
+    const mayLink = sticky === undefined ||
+      (yield* isThereToRemove(port, place, sticky, patience));
     try {
-      const own = yield* linkAs(place, path);
+      const own = yield* linkAs(place, path, mayLink);
       if (own !== undefined) return own;
     } catch (error) {
       yield* attempt(unlinkIfPresent(path));
@@ -184,12 +195,50 @@ function* linkLockFile(port: Port, place: LockPlace): Protocol<OwnLink> {
   }
 }
 
+const STICKY = 0o1000;
+
+/** The directory of the lock file, if it is one in which only the owner of a file may remove it. */
+function* stickyDirectory(
+  host: Host,
+  { path }: LockPlace,
+): Protocol<FileStatus | undefined> {
+  if (host.windows) return undefined;
+  const status = yield* directoryStatus(directoryOf(host, path));
+  return (status.mode & STICKY) === 0 ? undefined : status;
+}
+
+/** Whether there is a lock file, whose links we may remove again from this sticky directory. */
+function* isThereToRemove(
+  port: Port,
+  { path }: LockPlace,
+  sticky: FileStatus,
+  patience: Patience,
+): Protocol<boolean> {
+  const found = yield* lstatIfPresent(path);
+  if (found === undefined) return false;
+  const self = yield* ownUserIn(port, patience, directoryOf(port, path));
+  if ([0, sticky.uid, found.uid].includes(self)) return true;
+  throw ofAnother(
+    path,
+    found,
+    "and nobody else may remove it from a sticky directory: have it removed if nobody holds it, or the sticky bit taken away",
+  );
+}
+
+function ofAnother(path: string, { uid }: FileStatus, what: string): Refusal {
+  return new Refusal(
+    "EACCES",
+    `its lock file "${path}" belongs to another user (uid ${uid}), ${what}`,
+  );
+}
+
 /** `undefined` where somebody else was faster, or took the name for that of one who was killed. */
 function* linkAs(
   place: LockPlace,
   path: string,
+  mayLink: boolean,
 ): Protocol<OwnLink | undefined> {
-  const wasFound = yield* linkedTo(place, place.path, path);
+  const wasFound = mayLink && (yield* linkedTo(place, place.path, path));
   if (!wasFound) {
     const file = yield* inlineCall("create", path, 0o666);
     yield* call("close", file);
@@ -225,9 +274,16 @@ function* linkedTo(
       const status = yield* lstatIfPresent(from);
       // Its holder has just removed it.
       if (status === undefined) return false;
+      throw ofAnother(
+        from,
+        status,
+        "and may not be linked: have it removed, or give the directory's users a common group",
+      );
+    }
+    if (failedWith(error, "EMLINK")) {
       throw new Refusal(
-        "EACCES",
-        `its lock file "${from}" belongs to another user (uid ${status.uid}), and may not be linked: have it removed, or give the directory's users a common group`,
+        "EMLINK",
+        `its lock file "${place.path}" has as many names as a file can have, left by processes that were killed: remove those that begin with "${place.path}." while nobody holds it or waits for it`,
       );
     }
     throw new Refusal(
@@ -237,7 +293,14 @@ function* linkedTo(
   }
 }
 
-const NO_HARD_LINKS = ["EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EMLINK"];
+/** What a link fails with where there is none to be had. */
+export const NO_HARD_LINKS: readonly string[] = [
+  "EPERM",
+  "ENOTSUP",
+  "EOPNOTSUPP",
+  "ENOSYS",
+  "EMLINK",
+];
 
 /** `undefined` where our link was taken for that of one who was killed. */
 function* openOwn(
@@ -308,9 +371,10 @@ function* waitForTransaction(
       return "ours";
     } catch (error) {
       if (failedWith(error, "SQLITE_READONLY")) {
-        throw new Refusal(
-          "EACCES",
-          `its lock file "${place.path}" belongs to another user (uid ${own.status.uid}), who does not let this process write to it: have it removed, or give the directory's users a common group`,
+        throw ofAnother(
+          place.path,
+          own.status,
+          "who does not let this process write to it: have it removed, or give the directory's users a common group",
         );
       }
       const isLost = failedWith(error, "SQLITE_IOERR", "SQLITE_CANTOPEN") &&
@@ -365,7 +429,8 @@ export function* removeOthers(
     const status = yield* lstatIfPresent(path);
     // Whatever else has such a name is none of ours.
     if (status?.kind === "file" && status.size === 0) {
-      yield* unlinkIfPresent(path);
+      // In a sticky directory some are of users whose files stay.
+      yield* attempt(unlinkIfPresent(path));
     }
   }
 }

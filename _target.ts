@@ -216,7 +216,7 @@ function* refuseUnsafeLink(
  */
 export function* ownUserIn(
   port: Port,
-  request: TargetRequest,
+  request: Pick<TargetRequest, "retryMs" | "signal">,
   directory: string,
 ): Protocol<number> {
   const probe = yield* retrying(

@@ -1,10 +1,12 @@
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import {
   existsSync,
   linkSync,
   mkdirSync,
   readdirSync,
   readFileSync,
+  statSync,
   symlinkSync,
   unlinkSync,
   writeFileSync,
@@ -494,6 +496,100 @@ test("a link that is refused is told by what is refused", () =>
     // A stranger's lock file, which its holder has removed since.
     assert.equal(await take(new FaultPort().fail("link", "EPERM", 1)), "held");
     assert.deepEqual(readdirSync(directory), []);
+  }));
+
+test("a file that has no name left to give is told as such", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    writeFileSync(join(directory, ".f.lock"), "");
+    const port = new FaultPort().fail("link", "EMLINK");
+    const error = await onPort(port, () => rejection(acquireLock(path)));
+    assert.ok(error instanceof AtomicError);
+    assert.equal(error.code, "EMLINK");
+    assert.match(error.message, /as many names as a file can have/);
+    assert.deepEqual(readdirSync(directory), [".f.lock"]);
+  }));
+
+/** Who is no owner of anything here, and not root. */
+const STRANGER = 54_321;
+
+test(
+  "in a sticky directory another user's lock file is refused before it is linked, one's own and that of the owner's directory are not",
+  process.platform === "win32" ? { skip: "no sticky directories" } : {},
+  () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      const lockFile = join(directory, ".f.lock");
+      let self = STRANGER;
+      const asStranger = () =>
+        new FaultPort().intercept(({ name, args: [file] }) =>
+          name === "fstat" && JSON.stringify(file).includes(".owner.")
+            ? { result: { ...statSync(directory), kind: "file", uid: self } }
+            : undefined
+        );
+      const take = async () => {
+        const port = asStranger();
+        const taking = onPort(port, () => withLock(path, () => "held"));
+        const result = await taking.catch((error: unknown) => error);
+        return [result, port.names] as const;
+      };
+      // By another program: Bun before 1.4 cannot set the sticky bit.
+      execFileSync("chmod", ["3775", directory]);
+      const [free, whenFree] = await take();
+      assert.equal(free, "held");
+      assert.ok(!whenFree.includes("fstat"));
+      writeFileSync(lockFile, "");
+      for (const _again of [1, 2]) {
+        const [error, names] = await take();
+        assert.ok(error instanceof AtomicError);
+        assert.equal(error.code, "EACCES");
+        const { uid } = statSync(lockFile);
+        assert.ok(error.message.includes(`another user (uid ${uid})`));
+        assert.match(error.message, /nobody else may remove it from a sticky/);
+        assert.ok(!names.includes("link"));
+        assert.deepEqual(readdirSync(directory), [".f.lock"]);
+      }
+      // Root, and who owns the file or the directory.
+      for (const owner of [0, statSync(directory).uid]) {
+        self = owner;
+        const [result] = await take();
+        assert.equal(result, "held");
+        assert.deepEqual(readdirSync(directory), []);
+        writeFileSync(lockFile, "");
+      }
+      self = STRANGER;
+      execFileSync("chmod", ["0775", directory]);
+      assert.equal((await take())[0], "held");
+      assert.deepEqual(readdirSync(directory), []);
+    }),
+);
+
+test("a link that may not be removed is told as such, and hides no other that a kill has left", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const lockFile = join(directory, ".f.lock");
+    const left = [7, 8, 9].map((pid) =>
+      `${lockFile}.${pid}.1700000000000.${crypto.randomUUID()}`
+    );
+    writeFileSync(lockFile, "");
+    for (const name of left) linkSync(lockFile, name);
+    const [first] = left;
+    const port = new FaultPort().intercept(({ name, args: [removed] }) =>
+      name === "unlink" && removed === first ? { code: "EPERM" } : undefined
+    );
+    await onPort(port, () => withLock(path, () => {}));
+    assert.deepEqual(
+      readdirSync(directory).map((name) => join(directory, name)),
+      [first],
+    );
+    const lock = await onPort(
+      new FaultPort().fail("unlink", "EPERM", 1),
+      () => acquireLock(path),
+    );
+    const error = await rejection(lock.release());
+    assert.ok(error instanceof AtomicError);
+    assert.equal(error.code, "EPERM");
+    assert.match(error.message, /may not be removed, as another user's file/);
   }));
 
 test("a lock whose file somebody removes during its release is given back", () =>

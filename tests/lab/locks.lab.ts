@@ -6,6 +6,7 @@
  */
 
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import {
   chmodSync,
   mkdirSync,
@@ -362,8 +363,10 @@ for (const { name, ...crowd } of CROWDS) {
 }
 
 const ROOT = 0;
-/** Of nobody who has an account here, and of no common group. */
+/** Of nobody who has an account here. */
 const STRANGERS = [54_321, 54_322] as const;
+/** That of all of them; a file is of it only in a directory that says so. */
+const COMMON_GROUP = 54_320;
 
 /** Runs a command as a user whose files have all the modes that the mask leaves. */
 function asUser(
@@ -371,7 +374,7 @@ function asUser(
   umask: string,
   command: readonly string[],
 ): string[] {
-  const id = [`--reuid=${uid}`, `--regid=${uid}`, "--clear-groups"];
+  const id = [`--reuid=${uid}`, `--regid=${uid}`, `--groups=${COMMON_GROUP}`];
   const masked = ["sh", "-c", `umask ${umask}; exec "$@"`, "sh", ...command];
   return ["setpriv", ...id, "--", ...masked];
 }
@@ -463,6 +466,58 @@ for (const [shift, { name }] of RUNTIMES.entries()) {
       assert.doesNotMatch(all[2]?.stdout ?? "", /belongs to another/);
       assert.deepEqual(testimonyOf(witness), [0, 300]);
       assert.deepEqual(readdirSync(directory), ["witness"]);
+    }));
+}
+
+for (const [shift, { name }] of RUNTIMES.entries()) {
+  test(`in a sticky directory a user of a common group holds a lock on ${name}: another is told whose it is and leaves nothing, root and the owner of the directory wait for it`, (t) =>
+    inShared(async ({ path, witness, directory, start }) => {
+      const [owner, other] = STRANGERS;
+      execFileSync("chown", [`${ROOT}:${COMMON_GROUP}`, directory]);
+      // By another program: Bun before 1.4 cannot set the sticky bit.
+      execFileSync("chmod", ["3775", directory]);
+      const id = 100 * (RUNTIMES.length + shift);
+      const holder = start(
+        owner,
+        "002",
+        id,
+        "./victim.ts",
+        ...[path, witness, String(id)],
+      );
+      assert.ok(await holder.printed(/after 0\n/), holder.stderr);
+      const before = readdirSync(directory).toSorted();
+      const contend = (uid: number, id: number) => {
+        const args = ["kernel", path, witness, String(id), "20", "0"];
+        return start(uid, "002", id, "./stress.ts", ...args);
+      };
+      const told =
+        /its lock file ".*\.f\.lock" belongs to another user \(uid 54321\), and nobody else may remove it from a sticky directory/;
+      const refused = contend(other, id + 100);
+      assert.ok(await refused.printed(told), refused.stdout + refused.stderr);
+      holder.signal("SIGKILL");
+      await holder.ended;
+      // What he leaves is free, but it is still his.
+      await setTimeout(200);
+      assert.deepEqual(testimonyOf(witness), [id, 0]);
+      refused.signal("SIGKILL");
+      await refused.ended;
+      assert.deepEqual(
+        readdirSync(directory).filter((file) => !file.endsWith(".tmp"))
+          .toSorted(),
+        before,
+      );
+      writeFileSync(witness, new Uint8Array(8));
+      execFileSync("chown", [String(other), directory]);
+      const all = [ROOT, owner, other].map((uid, index) =>
+        contend(uid, id + 100 * (index + 2))
+      );
+      for (const user of all) assert.equal(await user.ended, 0, user.stderr);
+      const ends = all.flatMap(({ stdout }) => stdout.match(/^\d+ taken.*/m));
+      t.diagnostic(ends.join("; "));
+      for (const user of all) {
+        assert.match(user.stdout, /^20 taken.* 0 disturbed/m);
+      }
+      assert.deepEqual(testimonyOf(witness), [0, 60]);
     }));
 }
 

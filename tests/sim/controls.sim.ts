@@ -419,9 +419,10 @@ const CONTROLS: readonly Control[] = [
       },
       {
         file: "_lock.ts",
-        find: "const wasFound = yield* linkedTo(place, place.path, path);",
+        find:
+          "const wasFound = mayLink && (yield* linkedTo(place, place.path, path));",
         replace:
-          "yield* linkedTo(place, place.path, path);\n  const wasFound = (yield* lstatIfPresent(path)) !== undefined;",
+          "if (mayLink) yield* linkedTo(place, place.path, path);\n  const wasFound = (yield* lstatIfPresent(path)) !== undefined;",
       },
       {
         file: "_lock.ts",
@@ -546,6 +547,18 @@ const CONTROLS: readonly Control[] = [
     }],
     exploration: "locks: two users",
     finds: /process\d fails: SystemCallError: link failed/,
+  },
+  {
+    breaks: "a lock file that may not be removed again is linked",
+    edits: [{
+      file: "_lock.ts",
+      find: "  if ([0, sticky.uid, found.uid].includes(self)) return true;\n",
+      replace:
+        "  if ([0, sticky.uid, found.uid, self].includes(self)) return true;\n",
+    }],
+    exploration:
+      "locks: two users in a sticky directory, who may link each other's files",
+    finds: /\.f\.lock\..* is left/,
   },
   {
     breaks: "a file system without hard links is taken for a stranger's file",

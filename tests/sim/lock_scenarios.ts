@@ -126,6 +126,8 @@ interface Plan {
   readonly bun?: readonly number[];
   /** Whether somebody has the lock file open that was left, and closes it some time. */
   readonly isOpen?: true;
+  /** Whether only its owner, and root, may remove a file from the directory. */
+  readonly isSticky?: true;
   /** Whether somebody has planted a link in the place of the lock file. */
   readonly isPlanted?: true;
   /** Whether the file system has no hard links, so that nobody can have the lock. */
@@ -133,12 +135,12 @@ interface Plan {
 }
 
 /** A machine with a directory for everybody, and perhaps a lock file that was left. */
-export function lockMachine(isLeft = false): Machine {
+export function lockMachine(isLeft = false, mode = 0o777): Machine {
   const machine = new Machine();
   machine.fleeting = LOCK_NAMES;
   const root = machine.start("setup", 1);
   root.mkdir("/d");
-  machine.change(root.lstat("/d"), { mode: 0o777, uid: 0, gid: 0 });
+  machine.change(root.lstat("/d"), { mode, uid: 0, gid: 0 });
   if (isLeft) {
     root.close(root.create("/d/.f.lock", 0o644));
     root.link(
@@ -153,13 +155,13 @@ export function lockMachine(isLeft = false): Machine {
 
 function lock(name: string, plan: Plan): Scenario {
   const { times, kills = 0, isLeft, users = [], linksForAll, bun = [] } = plan;
-  const { isOpen, isPlanted, isWithoutLinks } = plan;
+  const { isOpen, isPlanted, isWithoutLinks, isSticky } = plan;
   return {
     name,
     kills,
     ...(plan.states === undefined ? {} : { states: plan.states }),
     build() {
-      const machine = lockMachine(isLeft);
+      const machine = lockMachine(isLeft, isSticky ? 0o1777 : 0o777);
       machine.protectsHardLinks = !linksForAll;
       machine.hasHardLinks = !isWithoutLinks;
       if (isPlanted) {
@@ -227,6 +229,12 @@ export const LOCK_SCENARIOS: readonly Scenario[] = [
     linksForAll: true,
   }),
   lock("two users", { times: [1, 1], users: [1000, 1001] }),
+  lock("two users in a sticky directory, who may link each other's files", {
+    times: [1, 1],
+    users: [1000, 1001],
+    linksForAll: true,
+    isSticky: true,
+  }),
   lock("a link that somebody has planted", { times: [1], isPlanted: true }),
   lock("no hard links", { times: [1, 1], isWithoutLinks: true }),
 ];

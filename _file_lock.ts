@@ -19,7 +19,7 @@ import {
   type Patience,
   release,
 } from "./_lock.ts";
-import { type Turn, turn, turnAtOnce } from "./_lock_queue.ts";
+import { holderHere, type Turn, turn, turnAtOnce } from "./_lock_queue.ts";
 import type { Lock } from "./_options.ts";
 import { directoryOf } from "./_path.ts";
 import { type Protocol, SystemCallError } from "./_protocol.ts";
@@ -155,32 +155,61 @@ export async function insistOnAsked(
 ): Promise<FileLock> {
   const { wanted, begun } = asked;
   return await answerTo(asked, notBefore) ??
-    await runAsync(wanted.port, tellWhoHolds(wanted, begun));
+    await runAsync(wanted.port, tellWhoHolds(wanted, begun, WAITING));
 }
 
 /** The same, blocking. */
 export function insistOnSync(wanted: WantedLock): FileLock {
   const { port } = wanted;
   const begun = port.now();
-  return tryForSync(wanted) ?? runSync(port, tellWhoHolds(wanted, begun));
+  return tryForSync(wanted) ??
+    runSync(port, tellWhoHolds(wanted, begun, BLOCKING));
 }
 
-function* tellWhoHolds(wanted: WantedLock, begun: number): Protocol<never> {
+/** What a call can do about a write of its own realm that has the lock. */
+const WAITING =
+  "which has not ended: what is called from within it, as from the function of an update, waits for itself";
+const BLOCKING = "which a synchronous call cannot wait for: await that first";
+
+function* tellWhoHolds(
+  wanted: WantedLock,
+  begun: number,
+  way: typeof WAITING | typeof BLOCKING,
+): Protocol<never> {
   const { port, place, timeoutMs } = wanted;
   const found = yield* knownCandidates(port, place);
-  const free = turnAtOnce(port, place.path);
-  free?.end(false);
-  const names = found.map(({ pid, since }) =>
-    `process ${pid} (since ${new Date(since).toISOString()})`
-  );
-  const who = free === undefined
-    ? "this very realm holds it, or waits for it: a lock is not re-entrant, pass the one that is held on"
-    : names.length === 0
-    ? "who holds it could not be found out"
-    : `it is held by one of: ${names.join(", ")}`;
+  const others = found.filter(({ pid }) => pid !== port.pid);
+  const holder = holderHere(port, place.path);
+  const who = typeof holder === "object"
+    ? heldHere(holder, way)
+    : holder !== undefined && way === BLOCKING
+    ? [
+      `another task of this very realm asked for it before, ${way}`,
+      ...(others.length === 0 ? [] : [heldByOneOf(others)]),
+    ].join("; ")
+    : heldByOneOf(found);
   const isWaited = port.now() - begun >= timeoutMs;
   const how = isWaited ? `within ${timeoutMs} ms` : "at once";
   throw new LockTimeout(`its lock was not to be had ${how}; ${who}`, found);
+}
+
+/** A lock that its holder was given can be passed on, one that was taken for a write cannot. */
+function heldHere(
+  { operation, access }: Attempt,
+  way: typeof WAITING | typeof BLOCKING,
+): string {
+  return access === "lock"
+    ? "this very realm holds it: a lock is not re-entrant, pass the one that is held on"
+    : `this very realm holds it for ${operation}, ${way}`;
+}
+
+function heldByOneOf(found: readonly Candidate[]): string {
+  const names = found.map(({ pid, since }) =>
+    `process ${pid} (asked at ${new Date(since).toISOString()})`
+  );
+  return names.length === 0
+    ? "who holds it could not be found out"
+    : `it is held by one of: ${names.join(", ")}`;
 }
 
 /** That nobody can be named must not hide that the time is over. */
@@ -204,6 +233,7 @@ export class FileLock implements Lock {
   #released: Promise<void> | undefined;
 
   constructor(wanted: WantedLock, held: HeldLock, turn: Turn) {
+    turn.hold(wanted.attempt);
     this.path = held.place.file;
     this.held = held;
     this.#wanted = wanted;

@@ -5,12 +5,15 @@
  * @module
  */
 
+import type { Attempt } from "./_failure.ts";
 import type { Port } from "./_runtime/port.ts";
 
 /** Whose turn it is, until it is given up. */
 export interface Turn {
   /** Since when nobody has got on before it, in the milliseconds of the port. */
   readonly since: number;
+  /** Notes that who has the turn has the kernel's lock too, and for what. */
+  hold(holder: Attempt): void;
   /** Gives it up; `hasHeld` says whether that was progress for those who wait. */
   end(hasHeld: boolean): void;
 }
@@ -20,6 +23,8 @@ interface Line {
   readonly tasks: (() => void)[];
   /** When the first became another one, in the milliseconds of the port. */
   changedAt: number;
+  /** For what the first has the kernel's lock, if it does. */
+  holder: Attempt | undefined;
 }
 
 const linesByPort = new WeakMap<Port, Map<string, Line>>();
@@ -28,6 +33,15 @@ function linesOf(port: Port): Map<string, Line> {
   let lines = linesByPort.get(port);
   if (lines === undefined) linesByPort.set(port, lines = new Map());
   return lines;
+}
+
+/** What holds the lock in this realm: `"nobody"` where it is only waited for, `undefined` where it is not even asked for. */
+export function holderHere(
+  port: Port,
+  path: string,
+): Attempt | "nobody" | undefined {
+  const line = linesOf(port).get(path);
+  return line && (line.holder ?? "nobody");
 }
 
 /** The turn, if nobody in this realm has it or waits for it. */
@@ -88,7 +102,8 @@ export async function turn(
 /** Joins the line; `onTurn` is called when it has become the first. */
 function enter(port: Port, path: string, onTurn: () => void): Turn {
   const lines = linesOf(port);
-  const line = lines.get(path) ?? { tasks: [], changedAt: port.now() };
+  const line: Line = lines.get(path) ??
+    { tasks: [], changedAt: port.now(), holder: undefined };
   lines.set(path, line);
   const { tasks } = line;
   tasks.push(onTurn);
@@ -96,10 +111,14 @@ function enter(port: Port, path: string, onTurn: () => void): Turn {
     get since() {
       return line.changedAt;
     },
+    hold(holder) {
+      line.holder = holder;
+    },
     end(hasHeld) {
       const index = tasks.indexOf(onTurn);
       if (index === -1) return;
       tasks.splice(index, 1);
+      if (index === 0) line.holder = undefined;
       const [next] = tasks;
       if (next === undefined) {
         lines.delete(path);

@@ -215,7 +215,7 @@ export class DurabilityError extends AtomicError {
 export interface LockCandidate {
   /** Its process, as it calls itself: another container's may be the same. */
   readonly pid: number;
-  /** When it asked for the lock. */
+  /** When it asked for the lock, not when it got it. */
   readonly since: Date;
 }
 

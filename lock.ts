@@ -72,7 +72,10 @@ export interface LockInfo {
   readonly path: string;
   /** Whether somebody holds it. */
   readonly isLocked: boolean;
-  /** The processes that hold it, wait for it, or did so and were killed. */
+  /**
+   * The processes that hold it, wait for it, or did so and were killed: all that
+   * have asked for it. Which of them holds it, the kernel does not tell.
+   */
   readonly candidates: readonly LockCandidate[];
 }
 

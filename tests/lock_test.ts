@@ -31,7 +31,11 @@ import {
 import { connecting, sqliteCalls } from "../_runtime/sqlite.ts";
 import { FaultPort, onPort } from "./fault_port.ts";
 import { rejection } from "./rejection.ts";
-import { writeTextAtomic } from "../text.ts";
+import {
+  updateTextAtomic,
+  writeTextAtomic,
+  writeTextAtomicSync,
+} from "../text.ts";
 import { inScratch } from "./scratch.ts";
 import { FORMS } from "./twins.ts";
 
@@ -132,6 +136,55 @@ test("who waits too long is told who may hold it; of this realm it is said that 
     assert.deepEqual(readdirSync(directory), []);
   }));
 
+test("that this realm holds a lock is said where it does, and not where it only waits too", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const other = new FaultPort();
+    other.pid = 7;
+    const theirs = await onPort(other, () => acquireLock(path));
+    const waiting = acquireLock(path);
+    const late = await rejection(acquireLock(path, { timeoutMs: 20 }));
+    assert.ok(late instanceof LockTimeoutError);
+    assert.match(late.message, /held by one of: .*process 7 \(asked at /);
+    assert.doesNotMatch(late.message, /this very realm|re-entrant/);
+    const sync = await rejection(
+      (async () => writeTextAtomicSync(path, "x", { lock: true }))(),
+    );
+    assert.ok(sync instanceof LockTimeoutError);
+    assert.match(
+      sync.message,
+      /another task of this very realm asked for it before, which a synchronous call cannot wait for: await that first; it is held by one of: process 7 /,
+    );
+    await theirs.release();
+    await (await waiting).release();
+    // A lock that nobody was given cannot be passed on.
+    const write = writeTextAtomic(path, "x", { checksum: true });
+    const beside = await rejection(
+      (async () => writeTextAtomicSync(path, "x", { checksum: true }))(),
+    );
+    assert.ok(beside instanceof LockTimeoutError);
+    assert.match(beside.message, /a synchronous call cannot wait for: await/);
+    assert.doesNotMatch(beside.message, /re-entrant|held by one of/);
+    await write;
+    let nested: unknown;
+    await updateTextAtomic(path, async (text) => {
+      nested = await rejection(
+        writeTextAtomic(path, "y", { lock: { timeoutMs: 5 } }),
+      );
+      assert.throws(
+        () => writeTextAtomicSync(path, "y", { lock: true }),
+        /holds it for updateTextAtomic, which a synchronous call cannot wait/,
+      );
+      return `${text}z`;
+    });
+    assert.ok(nested instanceof LockTimeoutError);
+    assert.match(
+      nested.message,
+      /this very realm holds it for updateTextAtomic, which has not ended/,
+    );
+    assert.doesNotMatch(nested.message, /pass the one/);
+  }));
+
 test("a signal ends the waiting, for the realm's turn and before it begins", () =>
   inScratch(async (directory) => {
     const path = join(directory, "f");
@@ -160,7 +213,7 @@ test("another realm's lock is waited for, without holding the event loop", () =>
       assert.equal(await tryAcquireLock(path), undefined);
       const error = await rejection(acquireLock(path, { timeoutMs: 30 }));
       assert.ok(error instanceof LockTimeoutError);
-      assert.match(error.message, /held by one of: process \d+ \(since /);
+      assert.match(error.message, /held by one of: process \d+ \(asked at /);
       const { isLocked: held, candidates } = await inspectLock(path);
       assert.equal(held, true);
       assert.equal(candidates.length, 1);

@@ -460,9 +460,19 @@ function scopeReason(
       syscall !== "mkdir"
     ? withoutDots(host, directoryOf(host, refused))
     : directory;
-  return `the new file is made beside the old one and renamed, so Deno must be allowed to read and write the directory "${scope}", not just the file: add ${
+  return `${
+    placeReason(attempt)
+  }, so Deno must be allowed to read and write the directory "${scope}", not just the file: add ${
     flags(host, ["read", "write"], scope)
   }`;
+}
+
+/** Why what stands beside the file matters. */
+function placeReason({ access, operation }: Attempt): string {
+  if (access === "lock") return "its lock is a file beside it";
+  return operation.startsWith("writeChecksum")
+    ? "its checksum and its lock are files beside it"
+    : "the new file is made beside the old one and renamed";
 }
 
 function flags(

@@ -267,12 +267,18 @@ export class FileLock implements Lock {
     }
   }
 
+  /** Not before the writes under it have ended: later they would undo that of the next holder. */
   release(): Promise<void> {
     return this.#released ??= this.#release();
   }
 
   releaseSync(): void {
     if (this.#released !== undefined) return;
+    if (this.isBusy) {
+      throw new TypeError(
+        `Lock must not be in use to be released at once: a write under that of "${this.path}" has not ended, await it or release()`,
+      );
+    }
     this.#released = Promise.resolve();
     const { port, attempt } = this.#wanted;
     try {
@@ -288,9 +294,12 @@ export class FileLock implements Lock {
     await this.release();
   }
 
+  [Symbol.dispose](): void {
+    this.releaseSync();
+  }
+
   async #release(): Promise<void> {
     const { port, attempt } = this.#wanted;
-    // A write that comes into place later would undo that of the next holder.
     await this.idle();
     try {
       await runAsync(port, release(this.held));

@@ -50,11 +50,16 @@ export interface Owner {
 }
 
 /** A lock that is held, until it is released or its process ends. */
-export interface Lock extends AsyncDisposable {
+export interface Lock extends AsyncDisposable, Disposable {
   /** The file it is for: absolute, links resolved. */
   readonly path: string;
-  /** Frees it. Once is enough. */
+  /** Frees it, after the writes that it was handed to. Once is enough. */
   release(): Promise<void>;
+  /**
+   * Frees it at once. It cannot wait for a write that it was handed to: while
+   * there is one it throws a `TypeError`, and the lock is still held.
+   */
+  releaseSync(): void;
 }
 
 /** How to wait for a lock. */
@@ -626,24 +631,31 @@ const ACQUIRE_CHECKS = {
 const isLock = (value: unknown) =>
   typeof value === "object" && value !== null && "release" in value;
 
-const lock: Check = (value) => {
-  if (typeof value === "boolean" || isLock(value)) return undefined;
-  const checks: Readonly<Record<string, Check>> = LOCK_CHECKS;
-  return isPlainObject(value) &&
-      Object.entries(value).every(([name, option]) =>
-        Object.hasOwn(checks, name) &&
-        (option === undefined || checks[name]?.(option) === undefined)
-      )
+const lock: Check = (value) =>
+  isLock(value)
     ? undefined
-    : "a boolean, a held Lock, or { timeoutMs, signal }";
-};
+    : lockWish(value, "a boolean, a held Lock, or { timeoutMs, signal }");
 
 /** Of two files. */
-const locks: Check = (value) => {
-  if (Array.isArray(value) && [...value].every(isLock)) return undefined;
-  return lock(value) &&
-    "a boolean, a held Lock, an array of such, or { timeoutMs, signal }";
-};
+const locks: Check = (value) =>
+  isLock(value) || (Array.isArray(value) && [...value].every(isLock))
+    ? undefined
+    : lockWish(
+      value,
+      "a boolean, a held Lock, an array of such, or { timeoutMs, signal }",
+    );
+
+function lockWish(value: unknown, expected: string): string | undefined {
+  if (typeof value === "boolean") return undefined;
+  if (!isPlainObject(value)) return expected;
+  const checks: Readonly<Record<string, Check>> = LOCK_CHECKS;
+  for (const [name, option] of Object.entries(value)) {
+    if (!Object.hasOwn(checks, name)) return `${expected}, without "${name}"`;
+    const wanted = option === undefined ? undefined : checks[name]?.(option);
+    if (wanted !== undefined) return `${expected}, where ${name} is ${wanted}`;
+  }
+  return undefined;
+}
 
 const PROGRESS_CHECKS = {
   onProgress: callback,

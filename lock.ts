@@ -26,6 +26,7 @@
  */
 
 import { demandOf } from "./_demand.ts";
+import { describe } from "./_describe.ts";
 import { runAsync, runSync } from "./_drive.ts";
 import { type Attempt, explain } from "./_failure.ts";
 import {
@@ -61,8 +62,10 @@ export {
   AtomicError,
   type AtomicErrorOptions,
   type LockCandidate,
+  LockLostError,
   LockTimeoutError,
   type LockTimeoutErrorOptions,
+  PermissionScopeError,
   UnsupportedEnvironmentError,
 } from "./errors.ts";
 
@@ -119,8 +122,8 @@ export async function acquireLock(
 /**
  * Takes the lock of a file if it is free.
  *
- * On Deno it requires `--allow-read` and `--allow-write` for the directory of
- * the file.
+ * Its directory is made if it is missing. On Deno it requires `--allow-read` and
+ * `--allow-write` for the directory of the file.
  *
  * @param path The file: a path or a `file:` URL.
  * @param options What to do on a network mount.
@@ -148,8 +151,8 @@ export async function tryAcquireLock(
 /**
  * The synchronous form of {@linkcode tryAcquireLock}.
  *
- * On Deno it requires `--allow-read` and `--allow-write` for the directory of
- * the file.
+ * Its directory is made if it is missing. On Deno it requires `--allow-read` and
+ * `--allow-write` for the directory of the file.
  *
  * @param path The file: a path or a `file:` URL.
  * @param options What to do on a network mount.
@@ -162,7 +165,8 @@ export async function tryAcquireLock(
  * import { tryAcquireLockSync } from "@aj/atomic/lock";
  *
  * const lock = tryAcquireLockSync(`${Deno.makeTempDirSync()}/job`);
- * await lock?.release();
+ * if (lock === undefined) console.log("Another process does it already");
+ * else lock.releaseSync();
  * ```
  */
 export function tryAcquireLockSync(
@@ -177,8 +181,8 @@ export function tryAcquireLockSync(
  * Calls a function while it holds the lock of a file, and frees the lock however
  * the function ends.
  *
- * On Deno it requires `--allow-read` and `--allow-write` for the directory of
- * the file.
+ * Its directory is made if it is missing. On Deno it requires `--allow-read` and
+ * `--allow-write` for the directory of the file.
  *
  * @typeParam T What the function returns.
  * @param path The file: a path or a `file:` URL.
@@ -202,6 +206,9 @@ export async function withLock<T>(
   body: (lock: Lock) => T | Promise<T>,
   options: AcquireOptions = {},
 ): Promise<T> {
+  if (typeof body !== "function") {
+    throw new TypeError(`Body must be a function: received ${describe(body)}`);
+  }
   const wanted = want("withLock", "lock", path, options);
   const lock = await explained(wanted, insistOn(wanted));
   try {

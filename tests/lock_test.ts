@@ -15,7 +15,8 @@ import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
 import { openAtomicWriter } from "../bytes.ts";
-import { AtomicError, LockLostError, LockTimeoutError } from "../errors.ts";
+import { writeChecksum } from "../checksum.ts";
+import { AtomicError } from "../errors.ts";
 import { readJson, writeJsonAtomic } from "../json.ts";
 import {
   acquireLock,
@@ -24,6 +25,9 @@ import {
   isLocked,
   isLockedSync,
   type Lock,
+  LockLostError,
+  LockTimeoutError,
+  PermissionScopeError,
   tryAcquireLock,
   tryAcquireLockSync,
   withLock,
@@ -55,6 +59,14 @@ test("a lock is held by one, and leaves nothing when it is released", () =>
     assert.ok(again !== undefined);
     await again[Symbol.asyncDispose]();
     assert.deepEqual(readdirSync(directory), []);
+    for (const end of ["releaseSync", Symbol.dispose] as const) {
+      const sync: Lock | undefined = tryAcquireLockSync(path);
+      assert.ok(sync !== undefined);
+      sync[end]();
+      sync[end]();
+      await sync.release();
+      assert.deepEqual(readdirSync(directory), []);
+    }
   }));
 
 test("tasks of one realm get it in the order of their calls, whatever the spelling", () =>
@@ -148,7 +160,9 @@ test("that this realm holds a lock is said where it does, and not where it only 
     assert.match(late.message, /held by one of: .*process 7 \(asked at /);
     assert.doesNotMatch(late.message, /this very realm|re-entrant/);
     const sync = await rejection(
-      (async () => writeTextAtomicSync(path, "x", { lock: true }))(),
+      new Promise((resolve) =>
+        resolve(writeTextAtomicSync(path, "x", { lock: true }))
+      ),
     );
     assert.ok(sync instanceof LockTimeoutError);
     assert.match(
@@ -160,7 +174,9 @@ test("that this realm holds a lock is said where it does, and not where it only 
     // A lock that nobody was given cannot be passed on.
     const write = writeTextAtomic(path, "x", { checksum: true });
     const beside = await rejection(
-      (async () => writeTextAtomicSync(path, "x", { checksum: true }))(),
+      new Promise((resolve) =>
+        resolve(writeTextAtomicSync(path, "x", { checksum: true }))
+      ),
     );
     assert.ok(beside instanceof LockTimeoutError);
     assert.match(beside.message, /a synchronous call cannot wait for: await/);
@@ -298,6 +314,21 @@ test("a misspelt or malformed option is a TypeError", async () => {
   await assert.rejects(acquireLock("f", wrong), TypeError);
   await assert.rejects(acquireLock("f", { timeoutMs: -1 }), TypeError);
   await assert.rejects(acquireLock(""), TypeError);
+  await assert.rejects(
+    writeTextAtomic("f", "x", { lock: wrong }),
+    /^TypeError: Option "lock" must be a boolean, a held Lock, or \{ timeoutMs, signal \}, without "timeout": received/,
+  );
+  await assert.rejects(
+    writeTextAtomic("f", "x", { lock: { timeoutMs: -1 } }),
+    /, where timeoutMs is a number of at least 0: received/,
+  );
+  const port = new FaultPort();
+  const body = "x" as unknown as () => void;
+  await assert.rejects(
+    onPort(port, () => withLock("f", body)),
+    /^TypeError: Body must be a function: received /,
+  );
+  assert.deepEqual(port.calls, []);
 });
 
 for (const form of FORMS) {
@@ -744,6 +775,48 @@ test("a lock is freed after the writes under it, and takes no more", () =>
     await assert.rejects(
       writeTextAtomic(path, "late", { lock }),
       /^TypeError: Lock must be held: .* which is released/,
+    );
+  }));
+
+test("a lock is not freed at once while something is written under it", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const lock = await acquireLock(path);
+    const write = writeTextAtomic(path, "x", { lock });
+    for (const end of ["releaseSync", Symbol.dispose] as const) {
+      assert.throws(() => lock[end](), /^TypeError: .* has not ended, await/);
+    }
+    assert.equal(await isLocked(path), true);
+    await write;
+    lock.releaseSync();
+    assert.deepEqual(readdirSync(directory), ["f"]);
+  }));
+
+test("a permission that Deno lacks is told with what a lock, or a checksum, needs it for", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    writeFileSync(path, "x");
+    const told = async (body: () => Promise<unknown>) => {
+      const port = new FaultPort().fail("lstat", "NotCapable");
+      port.permission = () => "missing";
+      const error = await onPort(port, () => rejection(body()));
+      assert.ok(error instanceof PermissionScopeError, String(error));
+      assert.ok(error.message.includes(`--allow-write=${directory}`));
+      return error.message;
+    };
+    for (const body of [acquireLock, isLocked, tryAcquireLock, inspectLock]) {
+      assert.match(
+        await told(() => body(path)),
+        /: its lock is a file beside it, so Deno must be allowed/,
+      );
+    }
+    assert.match(
+      await told(() => writeChecksum(path)),
+      /: its checksum and its lock are files beside it, so Deno/,
+    );
+    assert.match(
+      await told(() => writeTextAtomic(path, "x", { lock: true })),
+      /: the new file is made beside the old one/,
     );
   }));
 

@@ -594,6 +594,24 @@ const CONTROLS: readonly Control[] = [
       "a write where a rename is trusted needs no lock, nor one that is held already",
   },
   {
+    breaks: "a lock is freed at once under a write",
+    file: "_file_lock.ts",
+    edits: [[
+      "    if (this.isBusy) {\n",
+      "    if (this.isBusy && this.isReleased) {\n",
+    ]],
+    testFile: "lock_test.ts",
+    testName: "a lock is not freed at once while something is written under it",
+  },
+  {
+    breaks: "who only waits for a lock is taken for its holder",
+    file: "_lock_queue.ts",
+    edits: [["      if (index === 0) line.holder = undefined;\n", ""]],
+    testFile: "lock_test.ts",
+    testName:
+      "that this realm holds a lock is said where it does, and not where it only waits too",
+  },
+  {
     breaks: "every write warns",
     file: "_demand.ts",
     edits: [["  warned.add(directory);\n", ""]],

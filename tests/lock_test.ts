@@ -201,6 +201,27 @@ test("that this realm holds a lock is said where it does, and not where it only 
     assert.doesNotMatch(nested.message, /pass the one/);
   }));
 
+test("who comes after a holder of this realm, and waits for another process, is not taken for a holder", () =>
+  inScratch((directory) => {
+    const path = join(directory, "f");
+    let isTaken = false;
+    // As if another process had been faster.
+    const port = new FaultPort().intercept(({ name }) =>
+      name === "execute" && isTaken ? { code: "SQLITE_BUSY" } : undefined
+    );
+    return onPort(port, async () => {
+      const first = await acquireLock(path);
+      const second = acquireLock(path);
+      isTaken = true;
+      await first.release();
+      const late = await rejection(acquireLock(path, { timeoutMs: 20 }));
+      assert.ok(late instanceof LockTimeoutError);
+      assert.doesNotMatch(late.message, /this very realm/);
+      isTaken = false;
+      await (await second).release();
+    });
+  }));
+
 test("a signal ends the waiting, for the realm's turn and before it begins", () =>
   inScratch(async (directory) => {
     const path = join(directory, "f");

@@ -609,7 +609,7 @@ const CONTROLS: readonly Control[] = [
     edits: [["      if (index === 0) line.holder = undefined;\n", ""]],
     testFile: "lock_test.ts",
     testName:
-      "that this realm holds a lock is said where it does, and not where it only waits too",
+      "who comes after a holder of this realm, and waits for another process, is not taken for a holder",
   },
   {
     breaks: "every write warns",

@@ -127,7 +127,9 @@ function* replaceOwn(
   return receipt;
 }
 
-function* readOwn(port: Port, request: WriteRequest): Protocol<Sidecar> {
+/** What was written; an abort comes too late. */
+function* readOwn(port: Port, given: WriteRequest): Protocol<Sidecar> {
+  const request = { ...given, signal: undefined };
   const { path } = request;
   const algorithm = yield* chosenBy(port, request, path);
   const sidecar = yield* readSidecar(port, path, algorithm, request);

@@ -250,15 +250,17 @@ export function* removeSidecars(
   { path, directory }: Pick<Target, "path" | "directory">,
   kept: ChecksumAlgorithm | false,
 ): Protocol<void> {
-  const found = yield* ownSidecars(host, path, request);
+  // An abort comes too late: another checksum is in place, or the file is gone.
+  const late = { ...request, signal: undefined };
+  const found = yield* ownSidecars(host, path, late);
   const removed = found.filter(({ algorithm }) => algorithm !== kept);
   if (removed.length === 0) return;
   const failure = lastSyncFailure(host, directory);
   const durability = request.durability === "none" ? "none" : "full";
   const handle = yield* retrying(
     host,
-    request,
-    () => openToSync(host, { ...request, durability }, directory),
+    late,
+    () => openToSync(host, { ...late, durability }, directory),
   );
   yield* closing(handle, function* () {
     for (const sidecar of removed) yield* call("unlink", sidecar.path);

@@ -47,6 +47,7 @@ import {
   withDefaults,
   withLock,
   writeBytesAtomic,
+  writeChecksum,
   writeChecksumSync,
   writeJsonAtomic,
   writeJsonlAtomic,
@@ -1176,5 +1177,37 @@ test("a source that makes a checksum meanwhile is refused, whatever its write sa
       assert.equal(await readText(path, { checksum: true }), "x\n");
       rmSync(path);
       rmSync(`${path}.sha256`);
+    }
+  }));
+
+test("an abort before any call of writeChecksum leaves the checksum that there was, or comes too late", () =>
+  inScratch(async (directory) => {
+    let isDone = false;
+    for (let index = 0; !isDone; index++) {
+      const name = `f${index}`;
+      const path = join(directory, name);
+      await writeTextAtomic(path, "content", { checksum: true });
+      const controller = new AbortController();
+      const { signal } = controller;
+      const reason = new Error("enough");
+      const port = new FaultPort().intercept((call) => {
+        if (call.index === index) controller.abort(reason);
+        return undefined;
+      });
+      const made = await onPort(
+        port,
+        () =>
+          writeChecksum(path, { algorithm: "sha512", signal })
+            .catch((error) => error),
+      );
+      const kept = made === reason ? "sha256" : "sha512";
+      assert.equal(made === reason || made.algorithm === kept, true);
+      const own = (found: string) => found.split(".")[0] === name;
+      assert.deepEqual(
+        readdirSync(directory).filter(own).toSorted(),
+        [name, `${name}.${kept}`],
+        `call ${index}`,
+      );
+      isDone = !signal.aborted;
     }
   }));

@@ -829,6 +829,39 @@ test("a move that is aborted while it waits leaves its places to others", () =>
     assert.equal(text(to), "b\n");
   }));
 
+test("an abort before any call of a move with a checksum changes nothing, or comes too late", async () => {
+  let isDone = false;
+  for (let index = 0; !isDone; index++) {
+    await between(async (from, to, directory) => {
+      const checksum = `${from}.sha256`;
+      await writeTextAtomic(from, "content", { checksum: true });
+      const controller = new AbortController();
+      const { signal } = controller;
+      const reason = new Error("enough");
+      const port = new FaultPort().intercept((call) => {
+        if (call.index === index) controller.abort(reason);
+        return undefined;
+      });
+      const moved = await onPort(
+        port,
+        () => moveAtomic(from, to, { signal }).catch((error) => error),
+      );
+      const found = ["a", "b"].flatMap((name) =>
+        readdirSync(join(directory, name)).toSorted().map((file) =>
+          join(directory, name, file)
+        )
+      );
+      if (moved === reason) {
+        assert.deepEqual(found, [from, checksum], `call ${index}`);
+      } else {
+        assert.equal(moved.bytes, 8);
+        assert.deepEqual(found, [to, `${to}.sha256`], `call ${index}`);
+      }
+      isDone = !signal.aborted;
+    });
+  }
+});
+
 test("a move waits for the locks of others", () =>
   between(async (from, to) => {
     const order: string[] = [];

@@ -82,7 +82,10 @@ for (const form of FORMS) {
       await form.updateText(text, append, { initial: "" });
       await form.updateText(text, append, { initial: "" });
       assert.equal(readFileSync(text, "utf8"), "more\nmore\n");
-      assert.deepEqual(readdirSync(directory), ["count.json", "notes.txt"]);
+      assert.deepEqual(
+        readdirSync(directory).toSorted(),
+        ["count.json", "notes.txt"],
+      );
     }));
 
   test(`${form.name}: what is unchanged is not written, and the result says so`, () =>

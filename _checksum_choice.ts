@@ -6,6 +6,7 @@
  * @module
  */
 
+import { checkDemand, type Demand, remaining } from "./_demand.ts";
 import type { ChecksumAlgorithm } from "./_options.ts";
 import { directoryOf } from "./_path.ts";
 import {
@@ -107,12 +108,16 @@ export function* chooseChecksum(
   host: Host,
   file: string,
   wish: ChecksumWish,
-  request: ChoiceRequest,
+  request: ChoiceRequest & { readonly demand: Demand },
 ): Protocol<ChecksumAlgorithm | false | undefined> {
   if (wish === true) return "sha256";
   if (typeof wish === "string") return wish;
   const [strongest] = yield* ownSidecars(host, file, request);
-  if (strongest === undefined) return undefined;
+  if (strongest === undefined) {
+    const directory = directoryOf(host, file);
+    yield* checkDemand(host, remaining(request.demand), directory, file);
+    return undefined;
+  }
   return wish === false ? false : strongest.algorithm;
 }
 

@@ -58,6 +58,12 @@ export function demandOf(
   };
 }
 
+/** What is left of a demand once it was met: a checksum that was kept may have been given up since. */
+export function remaining({ require, isKept }: Demand): Demand {
+  const isLeft = isKept !== undefined && require.includes("integrityDetection");
+  return isLeft ? { ...MET, require: ["integrityDetection"], isKept } : MET;
+}
+
 /** Refuses where the directory is known not to hold what is asked for, or what is insisted on is not known to hold: for the file in it, if that is known by now. */
 export function* checkDemand(
   host: Host,

@@ -170,7 +170,7 @@ function diagnose(
     ];
   }
   if (error.committed === true) {
-    return committedReason(attempt, syscall, code);
+    return committedReason(attempt, error, code);
   }
   if (code === NO_SQLITE) {
     return [
@@ -210,11 +210,12 @@ function diagnose(
     ];
   }
   const [subject] = error.args;
-  if (attempt.access !== "move" && syscall === "unlink" && code === "EPERM") {
+  const mayNot = syscall === "unlink" && code === "EPERM" && !host.windows;
+  if (mayNot && attempt.access !== "move") {
     return [
       AtomicError,
       code,
-      `"${subject}" may not be removed, as another user's file in a sticky directory (EPERM): have it removed`,
+      `"${subject}" may not be removed: it is another user's in a sticky directory, or immutable (EPERM); have it removed`,
     ];
   }
   if (syscall === "rename" && code === "EBUSY") {
@@ -364,13 +365,20 @@ const OTHER_REASONS: Partial<
 
 /** What is done, and what is not. */
 function committedReason(
-  { access, path }: Attempt,
-  syscall: string,
+  { access, operation, path }: Attempt,
+  { syscall, args: [subject] }: SystemCallError,
   code: string,
 ): [ErrorClass, code: string, reason: string] {
   const failed = `${syscall} failed (${code})`;
   switch (access) {
     case "move":
+      if (syscall === "unlink" && subject !== path) {
+        return [
+          AtomicError,
+          code,
+          `it has its new name, but "${subject}", the checksum of the old one, could not be removed (${code}): remove it`,
+        ];
+      }
       return syscall === "unlink" || syscall === "lstat"
         ? [
           AtomicError,
@@ -395,6 +403,9 @@ function committedReason(
         `it is repaired, but ${failed}, so a power cut may undo that`,
       ];
     default:
+      if (isOfChecksum(operation) && syscall !== "fsync") {
+        return [AtomicError, code, `its checksum is in place, but ${failed}`];
+      }
       return [
         DurabilityError,
         code,
@@ -467,10 +478,14 @@ function scopeReason(
   }`;
 }
 
+function isOfChecksum(operation: string): boolean {
+  return operation.startsWith("writeChecksum");
+}
+
 /** Why what stands beside the file matters. */
 function placeReason({ access, operation }: Attempt): string {
   if (access === "lock") return "its lock is a file beside it";
-  return operation.startsWith("writeChecksum")
+  return isOfChecksum(operation)
     ? "its checksum and its lock are files beside it"
     : "the new file is made beside the old one and renamed";
 }

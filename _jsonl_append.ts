@@ -30,6 +30,7 @@
  * @module
  */
 
+import { isPlaced, knownOf, note } from "./_appended.ts";
 import { hasChecksum } from "./_checksum_choice.ts";
 import { append, replace, type WriteRequest } from "./_core.ts";
 import { openToSync, syncMadeDirectories } from "./_directories.ts";
@@ -541,64 +542,6 @@ function* compare({ path, status }: End): Protocol<void> {
   );
   replaced.committed = "unknown";
   throw replaced;
-}
-
-/**
- * What this realm knows of a file that it has appended to: that its place in
- * its directory is on the disk; that the last records are not, or are; that
- * there may be a hole in it.
- */
-type Knowledge = "placed" | "synced" | "unsynced" | "broken";
-
-interface Known {
-  /** Where that was. */
-  readonly path: string;
-  /** That it had at least. */
-  readonly size: number;
-  readonly knowledge: Knowledge;
-}
-
-const knownByPort = new WeakMap<Port, Map<string, Known>>();
-/** Bounds the memory: of so many, the oldest are forgotten. */
-const MOST_KNOWN = 10_000;
-
-function knownFiles(port: Port): Map<string, Known> {
-  let known = knownByPort.get(port);
-  if (known === undefined) knownByPort.set(port, known = new Map());
-  return known;
-}
-
-/** By whatever name. Of another file nothing is known: one that was made after the old one was removed may have the same number, but is shorter. */
-function knownOf(port: Port, { status }: Place): Known | undefined {
-  const known = knownFiles(port).get(keyOf(status));
-  return known !== undefined && known.size <= status.size ? known : undefined;
-}
-
-/** At this name: it may have been moved since. */
-function isPlaced(port: Port, end: Place): boolean {
-  const known = knownOf(port, end);
-  return known?.knowledge === "placed" && known.path === end.path;
-}
-
-/** Which file, and where. */
-type Place = Pick<End, "path" | "status">;
-
-function note(
-  port: Port,
-  { path, status }: Place,
-  knowledge: Knowledge,
-): void {
-  const known = knownFiles(port);
-  // Again, so that it counts as the newest.
-  const key = keyOf(status);
-  known.delete(key);
-  known.set(key, { path, size: status.size, knowledge });
-  const [oldest] = known.keys();
-  if (known.size > MOST_KNOWN && oldest !== undefined) known.delete(oldest);
-}
-
-function keyOf({ dev, ino, birthMs }: FileStatus): string {
-  return `${dev}:${ino}:${birthMs}`;
 }
 
 function refuseBroken(port: Port, end: End): void {

@@ -280,7 +280,7 @@ function* linkedTo(
         "and may not be linked: have it removed, or give the directory's users a common group",
       );
     }
-    if (failedWith(error, "EMLINK")) {
+    if (from === place.path && failedWith(error, "EMLINK")) {
       throw new Refusal(
         "EMLINK",
         `its lock file "${place.path}" has as many names as a file can have, left by processes that were killed: remove those that begin with "${place.path}." while nobody holds it or waits for it`,

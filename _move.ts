@@ -51,7 +51,11 @@ import {
   syncMadeDirectories,
 } from "./_directories.ts";
 import { checkHeld, type HeldLock } from "./_lock.ts";
-import { placeChecksum, removeChecksum } from "./_move_checksum.ts";
+import {
+  placeChecksum,
+  removeChecksum,
+  takeBackChecksum,
+} from "./_move_checksum.ts";
 import type { MoveReceipt, SymlinkPolicy } from "./_options.ts";
 import { directoryOf, joinPath, nameOf } from "./_path.ts";
 import {
@@ -149,14 +153,14 @@ export function* move(
           yield* checkAllHeld(request);
           request.signal?.throwIfAborted();
           checkTurn();
-          const { isKept, isMade } = yield* placeChecksum(
+          const isKept = yield* placeChecksum(
             port,
             request,
             from.path,
             to,
             status,
+            progress,
           );
-          progress.isMade = isMade;
           const commitment = yield* commit(
             port,
             // With the checksum in place it is too late for an abort.
@@ -185,10 +189,8 @@ export function* move(
     }
     const isUndone = error instanceof ProtocolError &&
       error.committed === false;
-    // Without the lock it may be somebody else's by now.
-    const isLost = error instanceof Refusal && error.code === "LOCK_LOST";
-    if (isUndone && !isLost && progress.isMade && to.absent) {
-      yield* attempt(removeChecksum(port, request, to));
+    if (isUndone && progress.isMade) {
+      yield* attempt(takeBackChecksum(port, request, to));
     }
     throw error;
   }

@@ -8,7 +8,7 @@
 import { checksumCameMeanwhile } from "./_checksum_choice.ts";
 import { replaceSidecar, type WriteRequest } from "./_core.ts";
 import type { DirectoryRequest } from "./_directories.ts";
-import type { HeldLock } from "./_lock.ts";
+import { checkHeld, type HeldLock } from "./_lock.ts";
 import { type Protocol, Refusal, SystemCallError } from "./_protocol.ts";
 import type { FileStatus, Port } from "./_runtime/port.ts";
 import {
@@ -30,24 +30,23 @@ interface ChecksumMove extends DirectoryRequest {
 
 /** What was done beside the new name. */
 interface Placement {
-  /** Whether there is a checksum. */
-  readonly isKept: boolean;
-  /** Whether there was none before. */
-  readonly isMade: boolean;
+  /** Whether there is a checksum where there was none before. */
+  isMade: boolean;
 }
 
-/** Has a checksum beside the new name say what the file holds, and what it replaces. */
+/** Has a checksum beside the new name say what the file holds, and what it replaces; returns whether there is one. */
 export function* placeChecksum(
   port: Port,
   request: ChecksumMove,
   from: string,
   to: Target,
   status: FileStatus,
-): Protocol<Placement> {
+  progress: Placement,
+): Protocol<boolean> {
   const [own] = yield* ownSidecars(port, from, request);
   const [replaced] = yield* ownSidecars(port, to.path, request);
   const kept = own ?? replaced;
-  if (kept === undefined) return { isKept: false, isMade: false };
+  if (kept === undefined) return false;
   if (request.held.length === 0) throw checksumCameMeanwhile();
   const { algorithm } = kept;
   const there = yield* readSidecar(port, to.path, algorithm, request);
@@ -72,8 +71,6 @@ export function* placeChecksum(
     // First what a crash may leave at the new name.
     previous: [...previous].slice(0, MOST_PREVIOUS),
   };
-  // Not by the lock of the old name, which fences the move itself.
-  const held = request.held.find(({ place }) => place.file === to.path);
   const write: WriteRequest = {
     ...request,
     path: to.path,
@@ -82,12 +79,13 @@ export function* placeChecksum(
     preserve: true,
     symlinks: "reject",
     createNew: false,
-    held,
+    held: lockOf(request, to),
     wanted: undefined,
     checksum: undefined,
   };
   const like = { mode: status.mode, owner: status };
   const place = { ...to, existing: to.existing ?? status };
+  progress.isMade = replaced === undefined;
   try {
     yield* replaceSidecar(port, write, place, algorithm, named, like);
     yield* removeSidecars(port, request, to, algorithm);
@@ -96,7 +94,26 @@ export function* placeChecksum(
     if (error instanceof SystemCallError) error.committed = false;
     throw error;
   }
-  return { isKept: true, isMade: replaced === undefined };
+  return true;
+}
+
+/** Not that of the old name, which fences the move itself. */
+function lockOf(
+  { held }: ChecksumMove,
+  { path }: Target,
+): HeldLock | undefined {
+  return held.find(({ place }) => place.file === path);
+}
+
+/** Removes the checksum that was made beside the new name, unless it may be somebody else's by now. */
+export function* takeBackChecksum(
+  port: Port,
+  request: ChecksumMove,
+  to: Target,
+): Protocol<void> {
+  const held = lockOf(request, to);
+  if (held !== undefined) yield* checkHeld(held);
+  yield* removeChecksum(port, request, to);
 }
 
 /** Removes the checksum beside the old name. */

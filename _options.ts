@@ -56,8 +56,9 @@ export interface Lock extends AsyncDisposable, Disposable {
   /** Frees it, after the writes that it was handed to. Once is enough. */
   release(): Promise<void>;
   /**
-   * Frees it at once. It cannot wait for a write that it was handed to: while
-   * there is one it throws a `TypeError`, and the lock is still held.
+   * Frees it at once, as the end of a block does that has it with `using`. It
+   * cannot wait for a write that it was handed to: while there is one it throws a
+   * `TypeError`, and the lock is still held. `await using` waits.
    */
   releaseSync(): void;
 }

@@ -6,7 +6,7 @@
 
 import { type ChecksumWish, expectChecksum } from "./_checksum_choice.ts";
 import type { WriteRequest } from "./_core.ts";
-import { MET } from "./_demand.ts";
+import { remaining } from "./_demand.ts";
 import { describe } from "./_describe.ts";
 import type { Attempt } from "./_failure.ts";
 import type { Need } from "./_filesystems.ts";
@@ -183,7 +183,8 @@ function under(
   { held }: FileLock,
 ): WriteRequest {
   const symlinks = request.symlinks === "reject" ? "reject" : "replace";
-  return { ...request, path: file, symlinks, demand: MET, held };
+  const demand = remaining(request.demand);
+  return { ...request, path: file, symlinks, demand, held };
 }
 
 function wantedBy(

@@ -17,6 +17,7 @@
  * @module
  */
 
+import { forgetPlace } from "./_appended.ts";
 import { expectChecksum, mayBeChecksummed } from "./_checksum_choice.ts";
 import { demandOf } from "./_demand.ts";
 import { runAsync, runInline, runSync } from "./_drive.ts";
@@ -269,16 +270,26 @@ function moveInOrder(
     (checkTurn) =>
       inSlot(
         port,
-        () => runAsync(port, move(port, request, route, checkTurn)),
+        () => runAsync(port, moveAway(port, request, route, checkTurn)),
         signal,
       ),
   );
 }
 
+function moveAway(
+  port: Port,
+  request: MoveRequest,
+  route: Route,
+  checkTurn: () => void,
+): Protocol<MoveReceipt> {
+  forgetPlace(port, route.from.path);
+  return move(port, request, route, checkTurn);
+}
+
 function runBlocking(prepared: PreparedMove): MoveReceipt {
   const { port, attempt, request, lock, passed } = prepared;
   const moveNow = (route: Route, held: readonly HeldLock[]) =>
-    runSync(port, move(port, { ...request, held }, route, () => {}));
+    runSync(port, moveAway(port, { ...request, held }, route, () => {}));
   try {
     request.signal?.throwIfAborted();
     const route = runSync(port, locateRoute(port, request));

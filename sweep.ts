@@ -62,9 +62,9 @@ export interface SweepReport {
  * runtime may ask (Deno only with `--allow-run`), and it has not been changed for
  * `olderThanMs`. As long as another process has the number in its name, it stays,
  * however old. What has the number of this process goes where it is older than
- * the process, as after the restart of a container, whose first process is always
- * number 1; a worker, which does not know when its process began, leaves it. In
- * containers that share a directory the numbers of processes say nothing: there
+ * the process (on Deno only that of process 1), as after the restart of a
+ * container, whose first process is always number 1; a worker, which does not know
+ * when its process began, leaves it. In containers that share a directory the numbers of processes say nothing: there
  * only its age protects a writer, who is told with an error, his file as it was,
  * should it be wrong. Names of locks are removed where the lock is free, which is
  * certain.

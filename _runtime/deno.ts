@@ -206,8 +206,10 @@ export function denoPort(): Port {
       const { state } = Deno.permissions.querySync({ name: "run" });
       return state === "granted" ? isAlive(pid) : undefined;
     },
-    // No worker has it.
-    startedAt: () => "Window" in globalThis ? threadStartedAt() : undefined,
+    // The threads of `deno serve --parallel` look like the first one. Where this
+    // is process 1, as in a container, they begin with it.
+    startedAt: () =>
+      "Window" in globalThis && Deno.pid === 1 ? threadStartedAt() : undefined,
     permission(access, path) {
       const { state } = Deno.permissions.querySync(
         access === "statfs"

@@ -492,6 +492,12 @@ for (const { name, append, repair } of FORMS) {
           await synced(() => append(moved, [4])),
           [moved, made],
         );
+        await moveAtomic(moved, path, { durability: "none" });
+        await moveAtomic(path, moved, { durability: "none" });
+        assert.deepEqual(
+          await synced(() => append(moved, [5])),
+          [moved, made],
+        );
       });
     }));
 

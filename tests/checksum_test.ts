@@ -1211,3 +1211,23 @@ test("an abort before any call of writeChecksum leaves the checksum that there w
       isDone = !signal.aborted;
     }
   }));
+
+test("writeChecksum says of a failure whether its checksum is in place", () =>
+  inScratch(async (directory) => {
+    let isDone = false;
+    for (let index = 0; !isDone; index++) {
+      const path = join(directory, `f${index}`);
+      writeFileSync(path, "content");
+      const port = new FaultPort().failNth(index, "EIO");
+      const error = await onPort(
+        port,
+        () => writeChecksum(path).then(() => undefined, (error) => error),
+      );
+      isDone = port.calls.length <= index;
+      if (!(error instanceof AtomicError)) continue;
+      // What became of a failed rename nobody knows.
+      if (error.committed === "unknown") continue;
+      const failed = `${port.names[index]}, call ${index}`;
+      assert.equal(error.committed, existsSync(`${path}.sha256`), failed);
+    }
+  }));

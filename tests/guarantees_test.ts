@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import {
   existsSync,
   mkdirSync,
+  readdirSync,
   readFileSync,
   symlinkSync,
   writeFileSync,
@@ -29,6 +30,7 @@ import {
 } from "../mod.ts";
 import { FaultPort, onPort } from "./fault_port.ts";
 import { type Pretended, pretending, rootMount } from "./pretended.ts";
+import { rejection } from "./rejection.ts";
 import { inScratch } from "./scratch.ts";
 
 // Also where the tests run compiled.
@@ -687,6 +689,34 @@ test("what is said of the damage of a file and what is insisted on agree", () =>
     assert.ok(
       await isRefused(() => writeTextAtomic(`${path}2`, "f", { require })),
     );
+  }));
+
+test("a checksum that is insisted on, and given up before it is a write's turn, is missed", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const require: Guarantee[] = ["integrityDetection"];
+    const later: Readonly<Record<string, () => Promise<unknown>>> = {
+      writeTextAtomic: () => writeTextAtomic(path, "b", { require }),
+      "from a source": () => writeTextAtomic(path, ["b"], { require }),
+      updateTextAtomic: () => updateTextAtomic(path, () => "b", { require }),
+      "which changes nothing": () =>
+        updateTextAtomic(path, () => "a\n", { require }),
+    };
+    for (const [name, write] of Object.entries(later)) {
+      await writeTextAtomic(path, "x", { checksum: true });
+      const first = writeTextAtomic(path, "a", { checksum: false });
+      const error = await rejection(write());
+      assert.ok(error instanceof UnsupportedEnvironmentError, name);
+      await first;
+      assert.deepEqual(readdirSync(directory), ["f"], name);
+      assert.equal(readFileSync(path, "utf8"), "a\n", name);
+    }
+    await writeTextAtomic(path, "x", { checksum: true });
+    const writer = await openAtomicWriter(path, { require });
+    await writeTextAtomic(path, "a", { checksum: false });
+    const error = await rejection(writer.commit());
+    assert.ok(error instanceof UnsupportedEnvironmentError);
+    assert.deepEqual(readdirSync(directory), ["f"]);
   }));
 
 test("a write looks for a kept checksum no more often for what it does not insist on", () =>

@@ -694,7 +694,10 @@ test("a link that may not be removed is told as such, and hides no other that a 
     const error = await rejection(lock.release());
     assert.ok(error instanceof AtomicError);
     assert.equal(error.code, "EPERM");
-    assert.match(error.message, /may not be removed, as another user's file/);
+    assert.match(
+      error.message,
+      /may not be removed: it is another user's in a sticky directory/,
+    );
   }));
 
 test("a lock whose file somebody removes during its release is given back", () =>

@@ -20,6 +20,7 @@ import {
   AtomicError,
   CrossDeviceError,
   DurabilityError,
+  LockLostError,
   LockTimeoutError,
   NotFoundError,
   UnsupportedEnvironmentError,
@@ -827,6 +828,69 @@ test("a move that is aborted while it waits leaves its places to others", () =>
     await Promise.all([first, ...after]);
     assert.equal(text(from), "a\n");
     assert.equal(text(to), "b\n");
+  }));
+
+for (const { name, move } of FORMS) {
+  for (const there of [undefined, "there"]) {
+    test(`${name}: a move that fails at any call leaves no checksum to ${there ?? "a name without a file"}`, async () => {
+      let isDone = false;
+      for (let index = 0; !isDone; index++) {
+        await between(async (from, to, directory) => {
+          await writeTextAtomic(from, "content", { checksum: true });
+          if (there !== undefined) writeFileSync(to, there);
+          const names = () =>
+            readdirSync(directory, { recursive: true, encoding: "utf8" })
+              .filter((path) => !path.includes(".lock")).toSorted();
+          const before = names();
+          const port = new FaultPort().failNth(index, "EIO");
+          const overwrite = there !== undefined;
+          const error = await onPort(
+            port,
+            () => move(from, to, { overwrite }).then(() => undefined, (e) => e),
+          );
+          isDone = port.calls.length <= index;
+          if (!(error instanceof AtomicError) || error.committed !== false) {
+            return;
+          }
+          const failed = `${port.names[index]}, call ${index}`;
+          assert.deepEqual(names(), before, failed);
+          assert.equal(text(to), there, failed);
+        });
+      }
+    });
+  }
+}
+
+test("a move that loses one of its locks leaves no checksum beside the new name", async () => {
+  await between(async (from, to) => {
+    await writeTextAtomic(from, "content", { checksum: true });
+    const port = new FaultPort().intercept(({ name, args: [, path] }) => {
+      const isPlaced = name === "rename" && path === `${to}.sha256`;
+      if (isPlaced) unlinkSync(join(dirname(from), ".f.lock"));
+      return undefined;
+    });
+    const error = await rejection(onPort(port, () => moveAtomic(from, to)));
+    assert.ok(error instanceof LockLostError);
+    assert.deepEqual(readdirSync(dirname(to)), []);
+    assert.equal(await readText(from, { checksum: true }), "content\n");
+  });
+});
+
+test("a checksum of the old name that cannot be removed is told", () =>
+  between(async (from, to) => {
+    const checksum = `${from}.sha256`;
+    await writeTextAtomic(from, "content", { checksum: true });
+    const port = new FaultPort().intercept(({ name, args: [path] }) =>
+      name === "unlink" && path === checksum ? { code: "EIO" } : undefined
+    );
+    const error = await rejection(onPort(port, () => moveAtomic(from, to)));
+    assert.ok(error instanceof AtomicError);
+    assert.equal(error.committed, true);
+    assert.match(
+      error.message,
+      /its new name, but ".*f\.sha256", the checksum/,
+    );
+    assert.deepEqual(readdirSync(dirname(from)), ["f.sha256"]);
   }));
 
 test("an abort before any call of a move with a checksum changes nothing, or comes too late", async () => {

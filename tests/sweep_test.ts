@@ -183,7 +183,11 @@ for (const form of FORMS) {
     inScratch(async (directory) => {
       const name = `.f.${process.pid}.${crypto.randomUUID()}.tmp`;
       const path = leave(directory, name);
-      const { removed } = await form.sweep(directory);
+      const port = new FaultPort();
+      // Deno knows it as process 1 only.
+      const startedAt = port.startedAt() ?? Date.now();
+      port.startedAt = () => startedAt;
+      const { removed } = await onPort(port, () => form.sweep(directory));
       assert.deepEqual(removed, [path]);
       assert.deepEqual(readdirSync(directory), []);
     }));
@@ -193,6 +197,7 @@ for (const form of FORMS) {
       const port = new FaultPort();
       port.isAlive = () => undefined;
       const startedAt = port.startedAt() ?? Date.now();
+      port.startedAt = () => startedAt;
       const name = `.f.${port.pid}.${crypto.randomUUID()}.tmp`;
       const path = leave(directory, name);
       const leftAfter = async (mtimeMs: number) => {

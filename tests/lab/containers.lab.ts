@@ -7,13 +7,13 @@
  */
 
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { setImmediate } from "node:timers/promises";
 import { document, wholeLabel } from "./document.ts";
 import { inLab, run } from "./run.ts";
-import { NODE_24, RUNTIMES } from "./runtimes.ts";
+import { cachesIn, NODE_24, RUNTIMES } from "./runtimes.ts";
 
 /** Each the first process of a PID namespace of its own. */
 const CONTAINER = [
@@ -102,6 +102,23 @@ test("six writers in six containers, two on each runtime: every read is whole, e
     assert.ok(turns > 20, `${turns} turns`);
     assert.deepEqual(readdirSync(directory), ["f"]);
     assert.notEqual(wholeLabel(readFileSync(path, "utf8")), undefined);
+  }));
+
+test("what the first process of a container has left is swept by that of the next, and what came since is not", () =>
+  inLab(async ({ directory, outside }) => {
+    const env = cachesIn(join(outside, "deno"));
+    const recent = `.f.1.${crypto.randomUUID()}.tmp`;
+    const old = `.f.1.${crypto.randomUUID()}.tmp`;
+    for (const runtime of RUNTIMES) {
+      writeFileSync(join(directory, recent), "");
+      writeFileSync(join(directory, old), "");
+      const before = Date.now() / 1000 - 2 * 86_400;
+      utimesSync(join(directory, old), before, before);
+      const command = runtime.command(directory, "./sweeper.ts", directory);
+      const { stdout, stderr } = await run([...CONTAINER, ...command], { env });
+      assert.equal(stdout, `${recent}\n`, `${runtime.name}: ${stderr}`);
+      assert.deepEqual(readdirSync(directory), [recent], runtime.name);
+    }
   }));
 
 test("control: the same reader finds torn documents where a writer writes in place", (t) =>

@@ -60,11 +60,6 @@ export class RecordedDisk {
     return this.#log.length;
   }
 
-  /** How many of these were flushes. */
-  get flushes(): number {
-    return this.#log.filter(({ name }) => name === "flush").length;
-  }
-
   listen(path: string): Promise<void> {
     return new Promise((resolve, reject) => {
       this.#server.once("error", reject).listen(path, resolve);

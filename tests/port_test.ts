@@ -5,6 +5,7 @@ import process from "node:process";
 import { test } from "node:test";
 import { currentPort } from "../_runtime/current.ts";
 import { NOT_CAPABLE, type SystemCalls } from "../_runtime/port.ts";
+import { threadStartedAt } from "../_runtime/process.ts";
 import { rejection } from "./rejection.ts";
 import { inScratch } from "./scratch.ts";
 
@@ -166,4 +167,12 @@ test("the host knows the process", () => {
   assert.match(port.randomUUID(), /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-/);
   assert.equal(port.errorCode(new Error("no code")), undefined);
   assert.equal(port.errorCode("no error"), undefined);
+});
+
+test("a thread knows when it began, and says it as its process does where that is known", () => {
+  const before = Date.now();
+  const startedAt = threadStartedAt();
+  assert.ok(startedAt < before && startedAt > before - 3_600_000);
+  const told = port.startedAt();
+  assert.ok(told === undefined || Math.abs(told - startedAt) < 1000);
 });

@@ -5,7 +5,7 @@
  */
 
 import { chooseChecksum } from "./_checksum_choice.ts";
-import { replaceSidecar, type WriteRequest } from "./_core.ts";
+import { afterCommit, replaceSidecar, type WriteRequest } from "./_core.ts";
 import { demandOf } from "./_demand.ts";
 import { runAsync, runSync } from "./_drive.ts";
 import { type Attempt, explain } from "./_failure.ts";
@@ -15,7 +15,7 @@ import type {
   WriteReceipt,
 } from "./_options.ts";
 import { enterLine, refusePending } from "./_order.ts";
-import { type Protocol, ProtocolError, Refusal } from "./_protocol.ts";
+import { type Protocol, Refusal } from "./_protocol.ts";
 import type { Port } from "./_runtime/port.ts";
 import {
   currentDigest,
@@ -53,7 +53,7 @@ export async function writeSidecar(
         payload: undefined,
         perform: () => runAsync(port, replaceOwn(port, request)),
       });
-      return await runAsync(port, inPlace(readOwn(port, request)));
+      return await runAsync(port, afterCommit(readOwn(port, request)));
     });
   } catch (error) {
     throw explain(port, attempt, error);
@@ -74,7 +74,7 @@ export function writeSidecarSync(
     return underLockSync(port, attempt, request, (request) => {
       refusePending(port, request.path);
       runSync(port, replaceOwn(port, request));
-      return runSync(port, inPlace(readOwn(port, request)));
+      return runSync(port, afterCommit(readOwn(port, request)));
     });
   } catch (error) {
     throw explain(port, attempt, error);
@@ -123,18 +123,8 @@ function* replaceOwn(
     digests,
     { mode: existing?.mode, owner: existing },
   );
-  yield* inPlace(removeSidecars(port, request, target, algorithm));
+  yield* afterCommit(removeSidecars(port, request, target, algorithm));
   return receipt;
-}
-
-/** What comes after the checksum is in place, and says so where it fails. */
-function* inPlace<T>(protocol: Protocol<T>): Protocol<T> {
-  try {
-    return yield* protocol;
-  } catch (error) {
-    if (error instanceof ProtocolError) error.committed = true;
-    throw error;
-  }
 }
 
 /** What was written; an abort comes too late. */

@@ -57,6 +57,7 @@ import {
   callMoving,
   failedWith,
   type Protocol,
+  ProtocolError,
   Refusal,
   SystemCallError,
 } from "./_protocol.ts";
@@ -600,11 +601,12 @@ export const CHANGED_NOTHING: readonly string[] = [
   "EXDEV",
 ];
 
-function* afterCommit<T>(protocol: Protocol<T>): Protocol<T> {
+/** What comes after the new content is in place, and says so where it fails. */
+export function* afterCommit<T>(protocol: Protocol<T>): Protocol<T> {
   try {
     return yield* protocol;
   } catch (error) {
-    if (error instanceof SystemCallError) error.committed = true;
+    if (error instanceof ProtocolError) error.committed = true;
     throw error;
   }
 }

@@ -63,6 +63,7 @@ import { inSlot } from "./_slots.ts";
 import { isPlanted } from "./_sticky.ts";
 import { lastSyncFailure, syncSince } from "./_sync_failures.ts";
 import {
+  isSame,
   locateTarget,
   lstatIfPresent,
   ownUserIn,
@@ -448,10 +449,6 @@ function hasChanged(): Refusal {
     "CHANGED",
     "it was replaced or removed again and again meanwhile: try it under its lock",
   );
-}
-
-function isSame(one: FileStatus, other: FileStatus | undefined): boolean {
-  return one.dev === other?.dev && one.ino === other.ino;
 }
 
 /** The last chance: from here on the file is changed. */

@@ -73,6 +73,7 @@ import { retrying } from "./_retry.ts";
 import type { FileStatus, Host, OpenFile, Port } from "./_runtime/port.ts";
 import { lastSyncFailure, syncFileAt, syncSince } from "./_sync_failures.ts";
 import {
+  isSame,
   locateAgain,
   locateTarget,
   lstatIfPresent,
@@ -257,10 +258,6 @@ function exists(): Refusal {
     "EEXIST",
     "something has the new name already: move it to another one, or with overwrite: true",
   );
-}
-
-function isSame(one: FileStatus, other: FileStatus | undefined): boolean {
-  return one.dev === other?.dev && one.ino === other.ino;
 }
 
 interface Directories {

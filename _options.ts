@@ -628,9 +628,10 @@ const ACQUIRE_CHECKS = {
   ...SAFETY_CHECKS,
 } satisfies Record<keyof AcquireOptions, Check>;
 
-/** A lock itself is told from others when it is used. */
-const isLock = (value: unknown) =>
-  typeof value === "object" && value !== null && "release" in value;
+/** Whether it is a lock, ours or not, and no options for one: which it is, is told when it is used. */
+export function isLock(value: unknown): value is Lock {
+  return typeof value === "object" && value !== null && "release" in value;
+}
 
 const lock: Check = (value) =>
   isLock(value)

@@ -167,6 +167,14 @@ function refuseLink({ symlinks }: TargetRequest, path: string): void {
   );
 }
 
+/** Whether it is one file, by whatever names. */
+export function isSame(
+  one: FileStatus,
+  other: FileStatus | undefined,
+): boolean {
+  return one.dev === other?.dev && one.ino === other.ino;
+}
+
 /** The status of what is there, if anything is. */
 export function* lstatIfPresent(
   path: string,

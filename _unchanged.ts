@@ -6,7 +6,6 @@
  * @module
  */
 
-import { chooseChecksum } from "./_checksum_choice.ts";
 import type { WriteRequest } from "./_core.ts";
 import { openToSync, syncMadeDirectories } from "./_directories.ts";
 import { intendedMetadata } from "./_metadata.ts";
@@ -27,8 +26,7 @@ export function* needsNoWrite(
   const target = yield* resolveTarget(port, request);
   const { path } = target;
   const own = yield* ownSidecars(port, path, request);
-  return hasMetadata(port, request, target) &&
-    (yield* hasChecksum(port, request, path, own)) &&
+  return hasMetadata(port, request, target) && hasChecksum(request, own) &&
     (yield* isDurable(port, request, target, own));
 }
 
@@ -44,14 +42,12 @@ function hasMetadata(
 }
 
 /** The one that is asked for, and no other. */
-function* hasChecksum(
-  port: Port,
-  request: WriteRequest,
-  path: string,
+function hasChecksum(
+  { wanted }: WriteRequest,
   own: readonly Sidecar[],
-): Protocol<boolean> {
-  if (request.wanted === undefined) return true;
-  const kept = yield* chooseChecksum(port, path, request.wanted, request);
+): boolean {
+  if (wanted === undefined) return true;
+  const kept = wanted === true ? "sha256" : wanted;
   return own.every(({ algorithm }) => algorithm === kept) &&
     own.length === (kept ? 1 : 0);
 }

@@ -23,7 +23,7 @@ import {
 } from "./_file_lock.ts";
 import { type HeldLock, LockTimeout } from "./_lock.ts";
 import { turn, turnAtOnce } from "./_lock_queue.ts";
-import type { Lock, LockOptions } from "./_options.ts";
+import { isLock, type Lock, type LockOptions } from "./_options.ts";
 import type { Port } from "./_runtime/port.ts";
 
 /** What the option `lock` says. */
@@ -277,11 +277,6 @@ function stillToTake(
   const held = new Set(handed.map(({ path }) => path));
   return wanted.filter(({ place }) => !held.has(place.file))
     .toSorted((one, other) => one.place.path < other.place.path ? -1 : 1);
-}
-
-/** Whether it is a lock, ours or not, and no options for one. */
-export function isLock(value: unknown): value is Lock {
-  return typeof value === "object" && value !== null && "release" in value;
 }
 
 /** The signal of both. */

@@ -69,8 +69,8 @@ export async function update<T, Options extends WriteOptions>(
       const current = bytes === undefined
         ? options.initial
         : format.decode(bytes, options, attempt);
-      // Without an initial value the overloads have undefined in T.
       request.signal?.throwIfAborted();
+      // Without an initial value the overloads have undefined in T.
       const value = await settled(change(current as T), request.signal);
       const encoded = format.encode(value, options, attempt);
       const isDone = bytes !== undefined && isSame(bytes, encoded) &&

@@ -27,6 +27,7 @@ import { type HeldLock, lockPlace } from "./_lock.ts";
 import { locateRoute, move, type MoveRequest, type Route } from "./_move.ts";
 import {
   checkOptions,
+  isLock,
   type Lock,
   type LockOptions,
   type MoveOptions,
@@ -41,7 +42,6 @@ import type { Port } from "./_runtime/port.ts";
 import { inSlot } from "./_slots.ts";
 import {
   eitherOf,
-  isLock,
   needsOf,
   underLocks,
   underLocksSync,

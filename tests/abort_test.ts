@@ -28,10 +28,7 @@ for (const form of FORMS) {
         const path = join(directory, `${index}`, "f");
         const controller = new AbortController();
         const reason = new Error(`at call ${index}`);
-        const port = new FaultPort().intercept((call) => {
-          if (call.index === index) controller.abort(reason);
-          return undefined;
-        });
+        const port = new FaultPort().abortAt(index, controller, reason);
         const outcome = await onPort(
           port,
           () =>

@@ -1190,10 +1190,7 @@ test("an abort before any call of writeChecksum leaves the checksum that there w
       const controller = new AbortController();
       const { signal } = controller;
       const reason = new Error("enough");
-      const port = new FaultPort().intercept((call) => {
-        if (call.index === index) controller.abort(reason);
-        return undefined;
-      });
+      const port = new FaultPort().abortAt(index, controller, reason);
       const made = await onPort(
         port,
         () =>

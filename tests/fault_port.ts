@@ -129,6 +129,14 @@ export class FaultPort implements Port {
     });
   }
 
+  /** Aborts before the Nth call. */
+  abortAt(index: number, controller: AbortController, reason: unknown): this {
+    return this.intercept((call) => {
+      if (call.index === index) controller.abort(reason);
+      return undefined;
+    });
+  }
+
   /** The names of the calls so far. */
   get names(): string[] {
     return this.calls.map(({ name }) => name);

@@ -902,10 +902,7 @@ test("an abort before any call of a move with a checksum changes nothing, or com
       const controller = new AbortController();
       const { signal } = controller;
       const reason = new Error("enough");
-      const port = new FaultPort().intercept((call) => {
-        if (call.index === index) controller.abort(reason);
-        return undefined;
-      });
+      const port = new FaultPort().abortAt(index, controller, reason);
       const moved = await onPort(
         port,
         () => moveAtomic(from, to, { signal }).catch((error) => error),

@@ -141,7 +141,7 @@ const CONTROLS: readonly Control[] = [
     breaks: "a failed sync of the directory is said to have changed nothing",
     file: "_core.ts",
     edits: [[
-      "if (error instanceof SystemCallError) error.committed = true;",
+      "if (error instanceof ProtocolError) error.committed = true;",
       "",
     ]],
     testFile: "protocol_test.ts",

@@ -38,6 +38,7 @@ import type { ChecksumWish } from "./_checksum_choice.ts";
 import { MET } from "./_demand.ts";
 import { openToSync, syncMadeDirectories } from "./_directories.ts";
 import { HASHED_AT_ONCE } from "./_hashing.ts";
+import { stagedPath, stagedPrefix } from "./_claim.ts";
 import { checkHeld, type HeldLock } from "./_lock.ts";
 import {
   applyMetadata,
@@ -56,6 +57,7 @@ import {
   call,
   callMoving,
   failedWith,
+  inlineCall,
   type Protocol,
   ProtocolError,
   Refusal,
@@ -85,9 +87,11 @@ import {
   type TargetRequest,
 } from "./_target.ts";
 import {
+  createAt,
   createTemporary,
   removeAfterFailure,
   removeTemporary,
+  trackTemporary,
   untrackTemporary,
 } from "./_temporary.ts";
 
@@ -285,7 +289,8 @@ export function* commit(
   write: StagedWrite,
   company: Company,
 ): Protocol<void> {
-  const { request, temporary } = write;
+  const { request } = write;
+  let { temporary } = write;
   if (temporary === undefined) throw new Error("Cannot commit a write twice");
   // The last chance: from here on the write cannot be taken back.
   request.signal?.throwIfAborted();
@@ -293,8 +298,12 @@ export function* commit(
     yield* commitChecksum(write, request.checksum);
   }
   company.checkTurn();
-  // Removed by hand, it may be somebody else's by now, whose change this would undo.
-  if (request.held !== undefined) yield* checkHeld(request.held);
+  const { held } = request;
+  if (held !== undefined) {
+    temporary = yield* stageUnder(write, temporary, held);
+    // Lost, it may be somebody else's by now, whose change this would undo.
+    yield* checkHeld(held);
+  }
   const older = company.olderTemporary();
   if (older !== undefined) yield* removeOlder(older);
   write.syncFailure = lastSyncFailure(write.port, write.target.directory);
@@ -463,14 +472,33 @@ function* openFiles(write: StagedWrite): Protocol<void> {
 }
 
 function* create(write: StagedWrite, mode: number): Protocol<void> {
-  const { port, target } = write;
-  write.file = yield* createTemporary(
-    port,
-    target.directory,
-    target.name,
-    mode,
-  );
+  const { port, request: { held }, target } = write;
+  write.file = yield* held === undefined
+    ? createTemporary(port, target.directory, target.name, mode)
+    : createAt(port, () => nextStagedPath(held), mode);
   write.temporary = write.file.path;
+}
+
+function nextStagedPath(held: HeldLock): string {
+  return stagedPath(held.place, held.claim, ++held.staged);
+}
+
+/** Who succeeds a holder that has lost its lock removes what has the name of its claim: without that name, a rename could follow that was checked before. */
+function* stageUnder(
+  write: StagedWrite,
+  temporary: string,
+  held: HeldLock,
+): Protocol<string> {
+  if (temporary.startsWith(stagedPrefix(held.place, held.claim))) {
+    return temporary;
+  }
+  const path = nextStagedPath(held);
+  trackTemporary(write.port, path);
+  // Inline: a synchronous write of this realm must find one of the two names.
+  yield* inlineCall("rename", temporary, path);
+  write.temporary = path;
+  untrackTemporary(temporary);
+  return path;
 }
 
 /**
@@ -535,6 +563,7 @@ function* renameOver(write: StagedWrite, temporary: string): Protocol<void> {
     );
   } catch (error) {
     if (!(error instanceof SystemCallError)) throw error;
+    if (failedWith(error, "ENOENT")) yield* checkNotSucceeded(write);
     // A server that has done it, and whose answer was lost, says so when asked
     // again.
     const isGone = failedWith(error, "ENOENT") && !(yield* exists(temporary));
@@ -551,10 +580,18 @@ function* linkNew(write: StagedWrite, temporary: string): Protocol<void> {
     yield* call("link", temporary, write.target.path);
   } catch (error) {
     if (!(error instanceof SystemCallError)) throw error;
+    if (failedWith(error, "ENOENT")) yield* checkNotSucceeded(write);
     if (failedWith(error, "EEXIST") && (yield* isLinked(temporary))) return;
     if (!failedWith(error, ...CHANGED_NOTHING)) error.committed = "unknown";
     throw error;
   }
+}
+
+/** The temporary file is gone: by who has the lock now, perhaps. */
+function* checkNotSucceeded(
+  { request: { held } }: StagedWrite,
+): Protocol<void> {
+  if (held !== undefined) yield* checkHeld(held);
 }
 
 function* exists(path: string): Protocol<boolean> {

@@ -7,7 +7,7 @@
 import { MET } from "./_demand.ts";
 import { explain } from "./_failure.ts";
 import { type GuaranteeReport, inspect } from "./_inspection.ts";
-import { lockFileOf } from "./_lock.ts";
+import { isLockName } from "./_claim.ts";
 import type { Guarantee } from "./_options.ts";
 import { PROBES } from "./_probes.ts";
 import { call, failedWith, type Protocol, ProtocolError } from "./_protocol.ts";
@@ -205,10 +205,10 @@ function leftovers(port: Port, directory: string): Protocol<DoctorCheck> {
     const names = yield* call("readdir", directory);
     const temporary = names.map(writerOf)
       .filter((pid) => pid !== undefined).length;
-    const links = names.filter(lockFileOf).length;
-    const detail = temporary + links === 0
+    const locks = names.filter(isLockName).length;
+    const detail = temporary + locks === 0
       ? "none"
-      : `${temporary} temporary files and ${links} links to locks, of writers that are at work or were killed`;
+      : `${temporary} temporary files and ${locks} locks, of writers that are at work or were killed`;
     return { ok: true, detail };
   });
 }

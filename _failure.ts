@@ -24,7 +24,8 @@ import {
   UnsupportedEnvironmentError,
 } from "./errors.ts";
 import { TornLine } from "./_jsonl_tail.ts";
-import { LockTimeout, NO_HARD_LINKS } from "./_lock.ts";
+import { NO_HARD_LINKS } from "./_claim.ts";
+import { LockTimeout } from "./_lock.ts";
 import { directoryOf, withoutDots } from "./_path.ts";
 import { ProtocolError, Refusal, SystemCallError } from "./_protocol.ts";
 import { Mismatch } from "./_verified_read.ts";
@@ -142,6 +143,9 @@ function unknownOf({ access }: Attempt, error: ProtocolError): string {
   const isReplacing = error instanceof SystemCallError &&
     (error.syscall === "rename" || error.syscall === "link");
   if (error instanceof Refusal && error.code === "REPLACED") return "";
+  if (error instanceof Refusal && error.code === "LOCK_LOST") {
+    return "; whether what was done stays is unknown";
+  }
   if (access === "append" && !isReplacing) {
     return "; what it wrote could not be taken back, and a part may stay: nothing but a full rewrite, as by writeJsonlAtomic, may follow";
   }

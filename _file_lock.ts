@@ -9,12 +9,14 @@ import { ensureDirectory } from "./_directories.ts";
 import { runAsync, runInline, runSync } from "./_drive.ts";
 import { type Attempt, explain } from "./_failure.ts";
 import {
-  acquire,
-  type Candidate,
-  candidates,
-  type HeldLock,
+  type Claimant,
+  claimants,
   type LockPlace,
   lockPlace,
+} from "./_claim.ts";
+import {
+  acquire,
+  type HeldLock,
   LockTimeout,
   type Patience,
   release,
@@ -177,7 +179,7 @@ function* tellWhoHolds(
   way: typeof WAITING | typeof BLOCKING,
 ): Protocol<never> {
   const { port, place, timeoutMs } = wanted;
-  const found = yield* knownCandidates(port, place);
+  const found = yield* knownClaimants(port, place);
   const others = found.filter(({ pid }) => pid !== port.pid);
   const holder = holderHere(port, place.path);
   const who = typeof holder === "object"
@@ -203,19 +205,22 @@ function heldHere(
     : `this very realm holds it for ${operation}, ${way}`;
 }
 
-function heldByOneOf(found: readonly Candidate[]): string {
-  const names = found.map(({ pid, since }) =>
-    `process ${pid} (asked at ${new Date(since).toISOString()})`
-  );
-  return names.length === 0
+function heldByOneOf(found: readonly Claimant[]): string {
+  const name = ({ pid, since }: Claimant) =>
+    `process ${pid} (asked at ${new Date(since).toISOString()})`;
+  const [holder, ...others] = found.filter(({ isHeld }) => isHeld);
+  if (holder !== undefined && others.length === 0) {
+    return `it is held by ${name(holder)}`;
+  }
+  return found.length === 0
     ? "who holds it could not be found out"
-    : `it is held by one of: ${names.join(", ")}`;
+    : `it is held by one of: ${found.map(name).join(", ")}`;
 }
 
 /** That nobody can be named must not hide that the time is over. */
-function* knownCandidates(port: Port, place: LockPlace): Protocol<Candidate[]> {
+function* knownClaimants(port: Port, place: LockPlace): Protocol<Claimant[]> {
   try {
-    return yield* candidates(port, place);
+    return yield* claimants(port, place);
   } catch (error) {
     if (error instanceof SystemCallError) return [];
     throw error;
@@ -282,7 +287,7 @@ export class FileLock implements Lock {
     this.#released = Promise.resolve();
     const { port, attempt } = this.#wanted;
     try {
-      runSync(port, release(this.held));
+      runSync(port, release(port, this.held));
     } catch (error) {
       throw explain(port, attempt, error);
     } finally {
@@ -302,7 +307,7 @@ export class FileLock implements Lock {
     const { port, attempt } = this.#wanted;
     await this.idle();
     try {
-      await runAsync(port, release(this.held));
+      await runAsync(port, release(port, this.held));
     } catch (error) {
       throw explain(port, attempt, error);
     } finally {

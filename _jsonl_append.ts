@@ -52,6 +52,7 @@ import {
   callMoving,
   closing,
   failedWith,
+  inline,
   type Protocol,
   ProtocolError,
   Refusal,
@@ -295,6 +296,7 @@ function* appendTo(
         note(port, { path, status }, "placed");
       }
       yield* compare(end);
+      yield* checkStillHeld(request);
       return {
         path,
         records,
@@ -330,17 +332,34 @@ function* repairEnd(
     if (kind === "ended") return report;
     const beginning = new Uint8Array(Math.min(report.cutBytes, MOST_TOLD));
     const cut = yield* readAt(file, beginning, offset);
-    yield* checkBeforeChange(request, checkTurn);
     if (kind === "whole") {
+      yield* checkBeforeChange(request, checkTurn);
       yield* appendPiece(port, request, end, Uint8Array.of(NEWLINE));
     } else {
-      yield* blockingCall("truncate", file, offset);
+      yield* inline(checkBeforeCut(end, request, checkTurn));
+      yield* callMoving(size - offset)("truncate", file, offset);
     }
     progress.isDone = true;
     if (kind === "torn") yield* syncCut(port, end, offset);
     yield* compare(end);
+    yield* checkStillHeld(request);
     return { ...report, cut };
   });
+}
+
+/** What somebody has appended since stays: he may hold the lock by now. */
+function* checkBeforeCut(
+  { file, size }: End,
+  request: WriteRequest,
+  checkTurn: () => void,
+): Protocol<void> {
+  yield* checkBeforeChange(request, checkTurn);
+  if ((yield* call("fstat", file)).size !== size) {
+    throw new Refusal(
+      "CHANGED",
+      "somebody has changed it meanwhile: repair it under its lock",
+    );
+  }
 }
 
 /** If it fails, what was appended before and not synced may be lost as well. */
@@ -459,6 +478,17 @@ function* checkBeforeChange(
   if (held !== undefined) yield* checkHeld(held);
   signal?.throwIfAborted();
   checkTurn();
+}
+
+/** What was done under a lost lock may be undone by who holds it now. */
+function* checkStillHeld({ held }: WriteRequest): Protocol<void> {
+  if (held === undefined) return;
+  try {
+    yield* checkHeld(held);
+  } catch (error) {
+    if (error instanceof ProtocolError) error.committed = "unknown";
+    throw error;
+  }
 }
 
 /** Appends all of it, or takes back what came of it. */

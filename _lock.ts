@@ -1,38 +1,67 @@
 /**
  * The lock of a file, as processes and threads see it. Its holder keeps an
- * exclusive transaction of SQLite open on an empty file beside the locked one.
- * The kernel frees it when the holder ends, however it ends: it is never stale,
- * and nobody needs to find out who is alive.
+ * exclusive transaction of SQLite open on an empty file in a directory beside the
+ * locked file. The kernel frees it when the holder ends, however it ends: it is
+ * never stale, and nobody needs to find out who is alive.
  *
  * ```text
- * lock file   D/.f.lock                   empty, made by whoever comes first
- * own link    D/.f.lock.PID.TIME.UUID     a second name of it, for each who waits or holds
+ * directory   D/.f.lock/                       made by whoever comes first
+ * lock file   D/.f.lock/lock                   empty, the one name that all open
+ * claim       D/.f.lock/PID.TIME.UUID          a second name of it, for each who waits
+ * held claim  D/.f.lock/PID.TIME.UUID.held     the claim's name while it holds the lock
+ * staged      D/.f.lock.PID.TIME.UUID.N.tmp    what a holder writes, until it is renamed
  *
- * link        .f.lock to the own link     or make the own link, and .f.lock from it
- * look        is it an empty file?        else it is none of ours, and never opened
+ * claim       mkdir .f.lock; link the lock file to the claim, or make both
+ * look        is it an empty file?             else it is none of ours, and never opened
+ * open        the lock file, with SQLite
  * begin       an exclusive transaction that writes
- * compare     is .f.lock still the file of the own link?      else begin again
+ * hold        rename the claim to the held claim
+ * succeed     remove other held claims, and what their owners have staged
+ * compare     is the lock file still that of the held claim?    else begin again
  * ...         held
- * release     unlink .f.lock, unlink the own link, end the transaction
+ * check       is the held claim still there?   just before each commit
+ * release     unlink the lock file, but not where others wait
+ *             unlink the held claim, end the transaction, rmdir .f.lock
  * ```
  *
- * - Without the own link, comparing means nothing: a holder that is suspended
+ * - Without the claim, comparing means nothing: a holder that is suspended
  *   between opening and locking finds another file of the same inode number, and
- *   two hold. The own link pins the inode, so that its number is not used again.
+ *   two hold. The claim pins the inode, so that its number is not used again.
+ * - Opened by its claim, the lock file excludes nobody where each name of a file
+ *   is an inode of its own to the kernel, as below FUSE daemons that go by paths.
  * - Without the write, a process that may only read the file begins a transaction
  *   that excludes nobody.
  * - Without `journal_mode=MEMORY`, that write makes a journal that a kill leaves.
  * - Opened before it is looked at, a planted file has SQLite act on a planted
- *   journal; a planted link makes a file where it leads.
- * - Only the holder removes `.f.lock`. By another it would be removed from under
- *   a third that has just made it.
- * - In a sticky directory, a link to another user's lock file could never be
- *   removed by who made it: such a file is not linked.
+ *   journal.
+ * - The kernel may free a lock whose holder goes on: it does so when the process
+ *   closes any other descriptor of the lock file, as Deno's watchers do. The next
+ *   holder finds the held claim. It gives that holder a moment to finish, and then
+ *   removes first the claim, which is checked before each commit, and after it
+ *   what is staged under it: a rename that was checked already fails.
+ * - Each says that it holds before it looks who else does: of two that do so at
+ *   once, at least one sees the other.
+ * - The directory can be removed only while there is no claim in it: so all who
+ *   have one see each other, whatever becomes of the lock file.
  *
  * @module
  */
 
-import { directoryOf, joinPath, nameOf } from "./_path.ts";
+import {
+  areComparable,
+  type Claim,
+  type Claimant,
+  claimants,
+  GONE,
+  type LockPlace,
+  makeClaim,
+  ofAnother,
+  removeLockDirectory,
+  stagedBy,
+  statusAt,
+  unlinkIfPresent,
+} from "./_claim.ts";
+import { directoryOf } from "./_path.ts";
 import {
   attempt,
   blockingCall,
@@ -44,27 +73,17 @@ import {
   SystemCallError,
 } from "./_protocol.ts";
 import { retrying } from "./_retry.ts";
-import type { Database, FileStatus, Host, Port } from "./_runtime/port.ts";
-import { directoryStatus } from "./_sticky.ts";
-import { lstatIfPresent, ownUserIn } from "./_target.ts";
-import { cutName } from "./_temporary.ts";
+import type { Database, Host, Port } from "./_runtime/port.ts";
+import { isSame } from "./_target.ts";
 
 /** A lock that was not to be had in time. */
 export class LockTimeout extends Refusal {
-  readonly candidates: readonly Candidate[];
+  readonly candidates: readonly Claimant[];
 
-  constructor(reason: string, candidates: readonly Candidate[]) {
+  constructor(reason: string, candidates: readonly Claimant[]) {
     super("LOCK_TIMEOUT", reason);
     this.candidates = candidates;
   }
-}
-
-/** A file that can be locked, and where its lock is. */
-export interface LockPlace {
-  /** The file, by its real path. */
-  readonly file: string;
-  /** The lock file beside it. */
-  readonly path: string;
 }
 
 /** How long to wait for a lock. */
@@ -75,44 +94,13 @@ export interface Patience {
   readonly signal: AbortSignal | undefined;
 }
 
-/** Our link to the lock file. */
-interface OwnLink {
-  readonly path: string;
-  readonly status: FileStatus;
-  /** Whether the lock file was there before. */
-  readonly wasFound: boolean;
-}
-
 /** A lock that is held, until {@linkcode release}. */
 export interface HeldLock {
   readonly place: LockPlace;
-  readonly own: OwnLink;
+  readonly claim: Claim;
   readonly database: Database;
-}
-
-/** As long as a pid, a time, a uuid and a fingerprint can be, with what joins them. */
-const SUFFIX_BYTES = 100;
-
-/** Sixteen digits that depend on every character of a name. */
-function fingerprint(name: string): string {
-  let one = 0x811c9dc5;
-  let other = 0x9e3779b9;
-  for (const unit of new TextEncoder().encode(name)) {
-    one = Math.imul(one ^ unit, 0x01000193);
-    other = Math.imul(other ^ unit, 0x85ebca6b) ^ (other >>> 13);
-  }
-  return [one, other].map((part) => (part >>> 0).toString(16).padStart(8, "0"))
-    .join("");
-}
-
-/** Where the lock of a file is. */
-export function lockPlace(host: Host, file: string): LockPlace {
-  const whole = nameOf(host, file);
-  const cut = cutName(whole, SUFFIX_BYTES);
-  // Files whose names begin alike must not share a lock.
-  const stem = cut === whole ? whole : `${cut}~${fingerprint(whole)}`;
-  const name = `.${stem}.lock`;
-  return { file, path: joinPath(host, directoryOf(host, file), name) };
+  /** How many files were staged under it. */
+  staged: number;
 }
 
 /** Waits for the lock; `undefined` if it was not to be had in time. */
@@ -121,204 +109,137 @@ export function* acquire(
   place: LockPlace,
   patience: Patience,
 ): Protocol<HeldLock | undefined> {
-  const sticky = yield* stickyDirectory(port, place);
+  const wait = new Wait(port, patience);
+  yield* giveWay(port, place, wait);
+  let isComparable = false;
   for (let isFirst = true;; isFirst = false) {
     patience.signal?.throwIfAborted();
-    if (!isFirst && port.now() > patience.deadline) return undefined;
-    const own = yield* retrying(
+    if (!isFirst && wait.leftMs <= 0) return undefined;
+    const claim = yield* retrying(
       port,
       patience,
-      () => linkLockFile(port, place, sticky, patience),
+      () => makeClaim(port, place),
     );
+    if (claim === undefined) {
+      // Somebody is faster, or a file system does not find what it has made.
+      if (!isFirst) yield* wait.pause();
+      continue;
+    }
     let database: Database | undefined;
     try {
-      database = yield* openOwn(port, place, own, patience);
+      database = yield* openLockFile(port, place, claim, patience);
       const found = database === undefined
         ? "again"
-        : yield* waitForTransaction(port, place, own, database, patience);
+        : yield* waitForTransaction(place, claim, database, wait);
       if (
         database !== undefined && found === "ours" &&
-        (yield* isCurrent(place, own))
+        (yield* hold(port, place, claim, wait))
       ) {
-        if (own.wasFound) yield* attempt(removeOthers(port, place, own));
-        return { place, own, database };
+        return { place, claim, database, staged: 0 };
       }
-      yield* leave(own, database);
+      if (found === "again" && !isComparable) {
+        isComparable = yield* areComparable(port, place, claim);
+      }
+      yield* abandon(port, place, claim, database);
       if (found === "late") return undefined;
     } catch (error) {
-      yield* attempt(leave(own, database));
+      yield* attempt(abandon(port, place, claim, database));
       throw error;
     }
+    yield* wait.pause();
   }
 }
 
 /** Frees the lock. */
-export function* release({ place, own, database }: HeldLock): Protocol<void> {
+export function* release(
+  port: Port,
+  { place, claim, database }: HeldLock,
+): Protocol<void> {
+  let isWanted = false;
   try {
-    // Somebody may have removed it by hand: another one's is not ours to remove.
-    if (yield* isCurrent(place, own)) yield* unlinkIfPresent(place.path);
-    yield* unlinkIfPresent(own.path);
+    isWanted = yield* leave(port, place, claim);
   } finally {
     yield* inlineCall("closeDatabase", database);
   }
+  // Last: a FUSE daemon keeps a file that is open under another name in it.
+  if (!isWanted) yield* removeLockDirectory(place);
 }
 
-/** Refuses to go on where somebody has removed the lock by hand. */
-export function* checkHeld({ place, own }: HeldLock): Protocol<void> {
-  if (yield* isCurrent(place, own)) return;
+/** Takes our claim away, and the lock file where nobody waits; whether somebody does. */
+function* leave(
+  port: Port,
+  place: LockPlace,
+  claim: Claim,
+): Protocol<boolean> {
+  // Another one's is not ours to remove.
+  const isOurs = (yield* isHeld(claim)) && (yield* isClaimed(place, claim));
+  const isWanted = isOurs && !(yield* isAlone(port, place, claim, OWN_NAMES));
+  noteRelease(port, place, isWanted);
+  // Those who wait have it open. Without it they would all begin again.
+  if (isOurs && !isWanted) yield* unlinkIfPresent(place.lockFile);
+  yield* unlinkIfPresent(claim.heldPath);
+  return isWanted && !(yield* unlinkIfLone(port, place, claim));
+}
+
+/** Refuses to go on where the lock is lost. */
+export function* checkHeld({ place, claim }: HeldLock): Protocol<void> {
+  if (yield* isHeld(claim)) return;
   throw new Refusal(
     "LOCK_LOST",
-    `its lock "${place.path}" was removed, so that somebody else may hold it by now: read the file again before writing it`,
+    `its lock "${place.path}" is lost, so that somebody else may hold it by now: it was removed by hand, or the system freed it because this process opened and closed the file in it (on Deno a watcher of the directory does); read the file again before writing it`,
   );
 }
 
-/** A name of our own for the lock file, which is made if there is none. */
-function* linkLockFile(
+/** Whoever takes the place of the holder removes this name, which nothing else ever has. */
+function* isHeld({ heldPath }: Claim): Protocol<boolean> {
+  return (yield* statusAt(heldPath)) !== undefined;
+}
+
+/** The lock file's own, and the claim. */
+const OWN_NAMES = 2;
+
+/** Whether the lock file is the one that we have a claim to. */
+function* isClaimed(
+  { lockFile }: LockPlace,
+  { status }: Claim,
+): Protocol<boolean> {
+  return isSame(status, yield* statusAt(lockFile));
+}
+
+/** Whether the lock file is still ours, and has so many names and no more: nobody else has a claim. */
+function* isAlone(
   port: Port,
   place: LockPlace,
-  sticky: FileStatus | undefined,
-  patience: Patience,
-): Protocol<OwnLink> {
-  for (;;) {
-    const { pid } = port;
-    const path = `${place.path}.${pid}.${port.date()}.${port.randomUUID()}`;
-    const mayLink = sticky === undefined ||
-      (yield* isThereToRemove(port, place, sticky, patience));
-    try {
-      const own = yield* linkAs(place, path, mayLink);
-      if (own !== undefined) return own;
-    } catch (error) {
-      yield* attempt(unlinkIfPresent(path));
-      throw error;
-    }
-    yield* unlinkIfPresent(path);
-  }
+  { status, heldPath }: Claim,
+  names: number,
+): Protocol<boolean> {
+  const found = yield* statusAt(place.lockFile);
+  if (!isSame(status, found)) return false;
+  if (found?.nlink === names) return true;
+  // A FUSE daemon's kernel keeps a number for a while that was right before.
+  const claims = yield* claimants(port, place);
+  return claims.every(({ path }) => path === heldPath);
 }
 
-const STICKY = 0o1000;
-
-/** The directory of the lock file, if it is one in which only the owner of a file may remove it. */
-function* stickyDirectory(
-  host: Host,
-  { path }: LockPlace,
-): Protocol<FileStatus | undefined> {
-  if (host.windows) return undefined;
-  const status = yield* directoryStatus(directoryOf(host, path));
-  return (status.mode & STICKY) === 0 ? undefined : status;
-}
-
-/** Whether there is a lock file, whose links we may remove again from this sticky directory. */
-function* isThereToRemove(
+/** `undefined` where the lock file is another one by now. */
+function* openLockFile(
   port: Port,
-  { path }: LockPlace,
-  sticky: FileStatus,
-  patience: Patience,
-): Protocol<boolean> {
-  const found = yield* lstatIfPresent(path);
-  if (found === undefined) return false;
-  const self = yield* ownUserIn(port, patience, directoryOf(port, path));
-  if ([0, sticky.uid, found.uid].includes(self)) return true;
-  throw ofAnother(
-    path,
-    found,
-    "and nobody else may remove it from a sticky directory: have it removed if nobody holds it, or the sticky bit taken away",
-  );
-}
-
-function ofAnother(path: string, { uid }: FileStatus, what: string): Refusal {
-  return new Refusal(
-    "EACCES",
-    `its lock file "${path}" belongs to another user (uid ${uid}), ${what}`,
-  );
-}
-
-/** `undefined` where somebody else was faster, or took the name for that of one who was killed. */
-function* linkAs(
   place: LockPlace,
-  path: string,
-  mayLink: boolean,
-): Protocol<OwnLink | undefined> {
-  const wasFound = mayLink && (yield* linkedTo(place, place.path, path));
-  if (!wasFound) {
-    const file = yield* inlineCall("create", path, 0o666);
-    yield* call("close", file);
-    if (!(yield* linkedTo(place, path, place.path))) return undefined;
-  }
-  const status = yield* lstatIfPresent(path);
-  if (status === undefined) return undefined;
-  if (status.kind === "file" && status.size === 0) {
-    return { path, status, wasFound };
-  }
-  throw new Refusal(
-    "NOT_A_LOCK",
-    `"${place.path}" is not a lock file of this library (${
-      status.kind === "file" ? `it has ${status.size} bytes` : status.kind
-    }): find out what it is, and remove it`,
-  );
-}
-
-/** Whether the second name was made; not where the first is gone, or somebody else was faster. */
-function* linkedTo(
-  place: LockPlace,
-  from: string,
-  to: string,
-): Protocol<boolean> {
-  try {
-    yield* call("link", from, to);
-    return true;
-  } catch (error) {
-    if (failedWith(error, "ENOENT", "EEXIST")) return false;
-    if (!failedWith(error, ...NO_HARD_LINKS)) throw error;
-    // Linux lets nobody link a file of another's that he may not write to.
-    if (from === place.path && failedWith(error, "EPERM")) {
-      const status = yield* lstatIfPresent(from);
-      // Its holder has just removed it.
-      if (status === undefined) return false;
-      throw ofAnother(
-        from,
-        status,
-        "and may not be linked: have it removed, or give the directory's users a common group",
-      );
-    }
-    if (from === place.path && failedWith(error, "EMLINK")) {
-      throw new Refusal(
-        "EMLINK",
-        `its lock file "${place.path}" has as many names as a file can have, left by processes that were killed: remove those that begin with "${place.path}." while nobody holds it or waits for it`,
-      );
-    }
-    throw new Refusal(
-      "UNSUPPORTED_ENVIRONMENT",
-      "a lock needs hard links, which the file system does not make",
-    );
-  }
-}
-
-/** What a link fails with where there is none to be had. */
-export const NO_HARD_LINKS: readonly string[] = [
-  "EPERM",
-  "ENOTSUP",
-  "EOPNOTSUPP",
-  "ENOSYS",
-  "EMLINK",
-];
-
-/** `undefined` where our link was taken for that of one who was killed. */
-function* openOwn(
-  host: Host,
-  place: LockPlace,
-  own: OwnLink,
+  claim: Claim,
   patience: Patience,
 ): Protocol<Database | undefined> {
+  // Just before: SQLite makes what is missing.
+  if (!(yield* isClaimed(place, claim))) return undefined;
   try {
     return yield* retrying(
-      host,
+      port,
       patience,
-      () => openDatabase(host, own.path),
+      () => openDatabase(port, place.lockFile),
     );
   } catch (error) {
     // Bun does not make what is missing.
     const isGone = failedWith(error, "SQLITE_CANTOPEN") &&
-      !(yield* isCurrent(place, own));
+      !(yield* isClaimed(place, claim));
     if (isGone) return undefined;
     throw error;
   }
@@ -346,139 +267,262 @@ function* throwIfNoDescriptor(directory: string): Protocol<void> {
   }
 }
 
+/** Between two attempts, at the most. Longer, and a lock that is free stays so for longer. */
+const LONGEST_PAUSE_MS = 8;
+
+/** The waiting for one lock, through all its attempts. */
+class Wait {
+  readonly #port: Port;
+  readonly #patience: Patience;
+  #pauseMs = 1;
+
+  constructor(port: Port, patience: Patience) {
+    this.#port = port;
+    this.#patience = patience;
+  }
+
+  get leftMs(): number {
+    return this.#patience.deadline - this.#port.now();
+  }
+
+  /** Until the next attempt: short at first, for most locks are. */
+  *pause(): Protocol<void> {
+    // Jittered, or those that wait together ask together.
+    yield* this.sleep(this.#pauseMs * (0.5 + Math.random()));
+    this.#pauseMs = Math.min(2 * this.#pauseMs, LONGEST_PAUSE_MS);
+  }
+
+  *sleep(ms: number): Protocol<void> {
+    yield* this.doze(Math.max(0, Math.min(this.leftMs, ms)));
+  }
+
+  /** Whatever the deadline. */
+  *doze(ms: number): Protocol<void> {
+    const { signal } = this.#patience;
+    signal?.throwIfAborted();
+    yield* blockingCall("sleep", ms);
+    signal?.throwIfAborted();
+  }
+}
+
 const TRANSACTION = [
   "PRAGMA journal_mode=MEMORY",
   "BEGIN EXCLUSIVE",
   "PRAGMA user_version=1",
 ];
 
-/** While others hold it: short at first, for most locks are. */
-const LONGEST_PAUSE_MS = 25;
-
 /** `"ours"` once it is begun, `"again"` if the lock file is another one by then, `"late"` at the deadline. */
 function* waitForTransaction(
-  port: Port,
   place: LockPlace,
-  own: OwnLink,
+  claim: Claim,
   database: Database,
-  { deadline, signal }: Patience,
+  wait: Wait,
 ): Protocol<"ours" | "again" | "late"> {
-  for (let pause = 1;; pause = Math.min(2 * pause, LONGEST_PAUSE_MS)) {
+  for (;;) {
     try {
-      for (const sql of TRANSACTION) {
-        yield* inlineCall("execute", database, sql);
-      }
+      yield* begin(database);
       return "ours";
     } catch (error) {
       if (failedWith(error, "SQLITE_READONLY")) {
         throw ofAnother(
-          place.path,
-          own.status,
+          place.lockFile,
+          claim.status,
           "who does not let this process write to it: have it removed, or give the directory's users a common group",
         );
       }
       const isLost = failedWith(error, "SQLITE_IOERR", "SQLITE_CANTOPEN") &&
-        !(yield* isCurrent(place, own));
+        !(yield* isClaimed(place, claim));
       if (isLost) return "again";
       if (!failedWith(error, "SQLITE_BUSY")) throw error;
     }
-    if (!(yield* isCurrent(place, own))) return "again";
-    const left = deadline - port.now();
-    if (left <= 0) return "late";
-    signal?.throwIfAborted();
-    // Jittered, or those that wait together ask together.
-    yield* blockingCall(
-      "sleep",
-      Math.min(left, pause * (0.5 + Math.random())),
-    );
-    signal?.throwIfAborted();
+    if (!(yield* isClaimed(place, claim))) return "again";
+    if (wait.leftMs <= 0) return "late";
+    yield* wait.pause();
   }
 }
 
-/** Whether the lock file is the one that we have a link to. */
-function* isCurrent(place: LockPlace, own: OwnLink): Protocol<boolean> {
-  for (const path of [place.path, own.path]) {
-    const status = yield* lstatIfPresent(path);
-    const { dev, ino } = own.status;
-    if (status?.dev !== dev || status.ino !== ino) return false;
-  }
-  return true;
+function* begin(database: Database): Protocol<void> {
+  for (const sql of TRANSACTION) yield* inlineCall("execute", database, sql);
 }
 
-/** Gives up what was not held, or no more. */
-function* leave(
-  own: OwnLink,
-  database: Database | undefined,
-): Protocol<void> {
-  if (database !== undefined) yield* inlineCall("closeDatabase", database);
-  yield* unlinkIfPresent(own.path);
-}
-
-/**
- * A holder removes the lock file before it frees the lock, so one that is there
- * and free was left by a kill, and so may others' links be. Somebody who lives
- * and waits finds his own gone, and begins again.
- */
-export function* removeOthers(
-  host: Host,
+/** Says that we hold the lock, and sees to it that nobody else does; whether the lock file still is the one of the claim. */
+function* hold(
+  port: Port,
   place: LockPlace,
-  own: OwnLink,
+  claim: Claim,
+  wait: Wait,
+): Protocol<boolean> {
+  try {
+    yield* inlineCall("rename", claim.path, claim.heldPath);
+  } catch (error) {
+    // Somebody took it for that of one who was killed.
+    if (failedWith(error, ...GONE)) return false;
+    throw error;
+  }
+  yield* succeed(port, place, claim, wait);
+  const isOurs = (yield* isHeld(claim)) && (yield* isClaimed(place, claim));
+  if (isOurs) noteHold(port, place);
+  return isOurs;
+}
+
+/** For so long a holder may go on whose lock was freed without its knowledge. */
+const GRACE_MS = 100;
+
+/** Sees to it that nobody else takes this lock for his own, and removes what was left long ago. */
+function* succeed(
+  port: Port,
+  place: LockPlace,
+  claim: Claim,
+  wait: Wait,
 ): Protocol<void> {
-  for (const { path } of yield* candidates(host, place)) {
-    if (path === own.path) continue;
-    const status = yield* lstatIfPresent(path);
-    // Whatever else has such a name is none of ours.
-    if (status?.kind === "file" && status.size === 0) {
-      // In a sticky directory some are of users whose files stay.
-      yield* attempt(unlinkIfPresent(path));
+  const succeeded: Claimant[] = [];
+  for (const other of yield* claimants(port, place)) {
+    if (other.path === claim.heldPath) continue;
+    if (!other.isHeld) {
+      if (isLeft(port, other)) yield* unlinkIfPresent(other.path);
+      continue;
+    }
+    if (yield* endsInTime(port, other, wait)) continue;
+    // By who thinks the same of us.
+    if (!(yield* isHeld(claim))) return;
+    yield* unlinkIfPresent(other.path);
+    succeeded.push(other);
+  }
+  // Later than the claims: what is staged after this is checked against them.
+  for (const other of succeeded) {
+    for (const path of yield* stagedBy(port, place, other)) {
+      yield* unlinkIfPresent(path);
     }
   }
 }
 
-function* unlinkIfPresent(path: string): Protocol<void> {
+/** Whether another holder gives up its claim, which it need not do if it was killed. */
+function* endsInTime(
+  port: Port,
+  { pid, path }: Claimant,
+  wait: Wait,
+): Protocol<boolean> {
+  if (port.isAlive(pid) === false) return false;
+  const end = port.now() + GRACE_MS;
+  while (port.now() < end) {
+    yield* wait.doze(1 + Math.random());
+    if ((yield* statusAt(path)) === undefined) return true;
+  }
+  return false;
+}
+
+/** After so long who waits begins again where its claim is gone. */
+const LEFT_MS = 10_000;
+
+/** Whether a claim may be removed: it was left by a kill, or its owner makes another one. */
+function isLeft(port: Port, { since }: Claimant): boolean {
+  return Math.abs(port.date() - since) > LEFT_MS;
+}
+
+/** Gives up what was not held, or no more. */
+function* abandon(
+  port: Port,
+  place: LockPlace,
+  claim: Claim,
+  database: Database | undefined,
+): Protocol<void> {
+  yield* unlinkIfPresent(claim.path);
+  yield* unlinkIfPresent(claim.heldPath);
+  if (database !== undefined) {
+    try {
+      yield* removeLone(port, place, claim, database);
+    } finally {
+      yield* inlineCall("closeDatabase", database);
+    }
+  }
+  yield* removeLockDirectory(place);
+}
+
+/** Whoever freed the lock left its file to those who waited, of whom we were the last. */
+function* removeLone(
+  port: Port,
+  place: LockPlace,
+  claim: Claim,
+  database: Database,
+): Protocol<void> {
+  if (!(yield* isAlone(port, place, claim, 1))) return;
   try {
-    yield* call("unlink", path);
+    yield* begin(database);
   } catch (error) {
-    if (!failedWith(error, "ENOENT")) throw error;
+    // Somebody has it, and removes it.
+    if (error instanceof SystemCallError) return;
+    throw error;
+  }
+  yield* unlinkIfLone(port, place, claim);
+}
+
+function* unlinkIfLone(
+  port: Port,
+  place: LockPlace,
+  claim: Claim,
+): Protocol<boolean> {
+  if (!(yield* isAlone(port, place, claim, 1))) return false;
+  yield* unlinkIfPresent(place.lockFile);
+  return true;
+}
+
+/** What this realm has had of a lock that others want. */
+interface Run {
+  /** When it got it first. */
+  readonly since: number;
+  /** Until when it does not ask again. */
+  readonly yieldsUntil: number;
+}
+
+const runsByPort = new WeakMap<Port, Map<string, Run>>();
+
+/** Bounds the memory: of so many, the oldest are forgotten. */
+const MOST_RUNS = 1000;
+
+function runsOf(port: Port): Map<string, Run> {
+  let runs = runsByPort.get(port);
+  if (runs === undefined) runsByPort.set(port, runs = new Map());
+  return runs;
+}
+
+/** For so long one that asks again and again is faster than those that wait. */
+const LONGEST_RUN_MS = 20;
+
+/** In which each of those that wait asks at least once. */
+const YIELD_MS = 1.5 * LONGEST_PAUSE_MS;
+
+function noteHold(port: Port, { path }: LockPlace): void {
+  const runs = runsOf(port);
+  if (runs.has(path)) return;
+  runs.set(path, { since: port.now(), yieldsUntil: -Infinity });
+  const [oldest] = runs.keys();
+  if (runs.size > MOST_RUNS && oldest !== undefined) runs.delete(oldest);
+}
+
+function noteRelease(
+  port: Port,
+  { path }: LockPlace,
+  isWanted: boolean,
+): void {
+  const runs = runsOf(port);
+  const run = runs.get(path);
+  if (run === undefined) return;
+  if (!isWanted) {
+    runs.delete(path);
+  } else if (port.now() - run.since >= LONGEST_RUN_MS) {
+    runs.set(path, { ...run, yieldsUntil: port.now() + YIELD_MS });
   }
 }
 
-/** Somebody who holds a lock or waits for it; or did, and was killed. */
-export interface Candidate {
-  readonly pid: number;
-  /** When it began to wait, in milliseconds since the epoch. */
-  readonly since: number;
-  /** Its link to the lock file. */
-  readonly path: string;
-}
-
-const OWN_LINK =
-  /^\.(\d+)\.(\d{1,15})\.[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}$/;
-
-/** The name of the lock file to which this is a second name; `undefined` where it is none. */
-export function lockFileOf(name: string): string | undefined {
-  const end = name.lastIndexOf(".lock.") + ".lock".length;
-  return name.startsWith(".") && OWN_LINK.test(name.slice(end))
-    ? name.slice(0, end)
-    : undefined;
-}
-
-/** Who may hold the lock. */
-export function* candidates(
-  host: Host,
-  place: LockPlace,
-): Protocol<Candidate[]> {
-  const directory = directoryOf(host, place.path);
-  const prefix = nameOf(host, place.path);
-  const names = yield* call("readdir", directory);
-  return names.flatMap((name) => {
-    if (!name.startsWith(prefix)) return [];
-    // With more digits than a date has, somebody has made the name up.
-    const [, pid, since] = OWN_LINK.exec(name.slice(prefix.length)) ?? [];
-    return pid === undefined ? [] : [{
-      pid: Number(pid),
-      since: Number(since),
-      path: joinPath(host, directory, name),
-    }];
-  });
+/** Lets others go first, or a busy process that asks at once would starve those that wait. */
+function* giveWay(
+  port: Port,
+  { path }: LockPlace,
+  wait: Wait,
+): Protocol<void> {
+  const runs = runsOf(port);
+  const left = (runs.get(path)?.yieldsUntil ?? -Infinity) - port.now();
+  if (left <= 0) return;
+  runs.delete(path);
+  yield* wait.sleep(left);
 }

@@ -63,6 +63,7 @@ import {
   call,
   closing,
   failedWith,
+  inline,
   inlineCall,
   type Protocol,
   ProtocolError,
@@ -326,7 +327,6 @@ function* commit(
   status: FileStatus,
   checkTurn: () => void,
 ): Protocol<Commitment> {
-  yield* checkAllHeld(request);
   // The last chance: from here on the move cannot be taken back.
   request.signal?.throwIfAborted();
   const syncFailures = {
@@ -336,7 +336,9 @@ function* commit(
   const { overwrite } = request;
   const replaced = yield* retrying(port, request, function* () {
     checkTurn();
-    // Inline, all: on another thread they could come after a newer write.
+    // Inline, all: on another thread they could come after a newer write, or
+    // after that of who has the lock by then.
+    yield* inline(checkAllHeld(request));
     yield* refuseChanged(from.path, status);
     const existing = yield* inlineStatus(to.path);
     if (existing !== undefined && isSame(status, existing)) {

@@ -5,13 +5,8 @@
  * @module
  */
 
-import {
-  acquire,
-  candidates,
-  type LockPlace,
-  lockPlace,
-  release,
-} from "./_lock.ts";
+import { claimants, type LockPlace, lockPlace } from "./_claim.ts";
+import { acquire, release } from "./_lock.ts";
 import { joinPath } from "./_path.ts";
 import {
   attempt,
@@ -200,9 +195,9 @@ function* locks(port: Port, directory: string): Protocol<string> {
     try {
       const second = yield* acquire(port, place, patience());
       if (second === undefined) return "who holds it excludes a second";
-      yield* release(second);
+      yield* release(port, second);
     } finally {
-      yield* release(held);
+      yield* release(port, held);
     }
   } catch (error) {
     // No other process knows its name, so nobody else ever removes these.
@@ -214,7 +209,7 @@ function* locks(port: Port, directory: string): Protocol<string> {
 }
 
 function* removeLinks(port: Port, place: LockPlace): Protocol<void> {
-  for (const { path } of yield* candidates(port, place)) {
+  for (const { path } of yield* claimants(port, place)) {
     yield* attempt(call("unlink", path));
   }
 }

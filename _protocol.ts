@@ -68,6 +68,22 @@ export function* syncDirectory(
   };
 }
 
+/** The same protocol with all its calls inline: nothing of this thread comes in between. */
+export function* inline<T>(protocol: Protocol<T>): Protocol<T> {
+  let step = protocol.next();
+  while (!step.done) {
+    let result: unknown;
+    try {
+      result = yield { ...step.value, cost: "inline" };
+    } catch (error) {
+      step = protocol.throw(error);
+      continue;
+    }
+    step = protocol.next(result);
+  }
+  return step.value;
+}
+
 /** A call of at most this many bytes is cheaper inline than as a thread-pool hop. */
 const CHEAP_BYTES = 128 * 1024;
 

@@ -6,7 +6,7 @@
  * @module
  */
 
-import type { OpenFile, Port } from "./_runtime/port.ts";
+import { isExact, type OpenFile, type Port } from "./_runtime/port.ts";
 
 interface Round {
   readonly handle: OpenFile;
@@ -52,7 +52,7 @@ export function shareSync(
 
 /** Both are open: whoever waits for a sync holds its handle. */
 function isSame(port: Port, one: OpenFile, other: OpenFile): boolean {
-  const { dev, ino } = port.sync.fstat(one);
-  const status = port.sync.fstat(other);
-  return status.dev === dev && status.ino === ino;
+  const status = port.sync.fstat(one);
+  const { dev, ino } = port.sync.fstat(other);
+  return status.dev === dev && status.ino === ino && isExact(status);
 }

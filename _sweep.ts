@@ -18,8 +18,14 @@ import {
   tryForSync,
   type WantedLock,
 } from "./_file_lock.ts";
-import { candidates, lockFileOf, removeOthers } from "./_lock.ts";
-import { joinPath } from "./_path.ts";
+import {
+  claimants,
+  claimantsAmong,
+  isLockName,
+  lockAt,
+  unlinkIfPresent,
+} from "./_claim.ts";
+import { joinPath, nameOf } from "./_path.ts";
 import {
   attempt as attemptTo,
   call,
@@ -53,23 +59,22 @@ export interface Swept {
 
 /** Sweeps. */
 export async function sweep(given: Sweep): Promise<Swept> {
-  const { port } = given;
+  const { port, signal } = given;
   const swept: Swept = { removed: [], kept: [] };
   const task = { ...given, directory: await runAsync(port, realPath(given)) };
   const names = await runAsync(port, call("readdir", task.directory));
   await runAsync(port, sweepFiles(task, names, swept));
-  for (const wanted of locksIn(task, names)) {
-    task.signal?.throwIfAborted();
-    const before = await runAsync(port, namesOf(wanted));
-    if (isLeft(task, before, swept)) continue;
+  for (const left of await runAsync(port, locksIn(task, names))) {
+    signal?.throwIfAborted();
+    if (isSpared(task, left, swept)) continue;
     try {
-      const lock = await tryFor(wanted);
-      if (lock !== undefined) await runAsync(port, clear(lock, wanted));
+      const lock = await tryFor(left.wanted);
+      if (lock !== undefined) await runAsync(port, removeClaims(left, lock));
       await lock?.release();
-      await runAsync(port, compare(before, wanted, swept));
+      await runAsync(port, compare(left, swept));
     } catch (error) {
-      task.signal?.throwIfAborted();
-      keep(before, error, swept);
+      signal?.throwIfAborted();
+      keep(left, told(error), swept);
     }
   }
   return swept;
@@ -77,23 +82,22 @@ export async function sweep(given: Sweep): Promise<Swept> {
 
 /** The same, blocking. */
 export function sweepSync(given: Sweep): Swept {
-  const { port } = given;
+  const { port, signal } = given;
   const swept: Swept = { removed: [], kept: [] };
   const task = { ...given, directory: runSync(port, realPath(given)) };
   const names = runSync(port, call("readdir", task.directory));
   runSync(port, sweepFiles(task, names, swept));
-  for (const wanted of locksIn(task, names)) {
-    task.signal?.throwIfAborted();
-    const before = runSync(port, namesOf(wanted));
-    if (isLeft(task, before, swept)) continue;
+  for (const left of runSync(port, locksIn(task, names))) {
+    signal?.throwIfAborted();
+    if (isSpared(task, left, swept)) continue;
     try {
-      const lock = tryForSync(wanted);
-      if (lock !== undefined) runSync(port, clear(lock, wanted));
+      const lock = tryForSync(left.wanted);
+      if (lock !== undefined) runSync(port, removeClaims(left, lock));
       lock?.releaseSync();
-      runSync(port, compare(before, wanted, swept));
+      runSync(port, compare(left, swept));
     } catch (error) {
-      task.signal?.throwIfAborted();
-      keep(before, error, swept);
+      signal?.throwIfAborted();
+      keep(left, told(error), swept);
     }
   }
   return swept;
@@ -167,82 +171,108 @@ function mayRun(port: Port, pid: number, mtimeMs: number): boolean {
   return startedAt === undefined || mtimeMs > startedAt - CLOCKS_DIFFER_MS;
 }
 
-/** The locks of which there are second names. */
-function locksIn(
-  { port, attempt, directory, signal }: LocatedSweep,
-  names: readonly string[],
-): WantedLock[] {
-  const found = new Set(names.map(lockFileOf));
-  found.delete(undefined);
-  return Array.from(found, (name = "") => {
-    const path = joinPath(port, directory, name);
-    // Of the file only its lock is asked for.
-    return {
-      port,
-      attempt,
-      place: { file: path, path },
-      timeoutMs: 0,
-      isPatient: false,
-      request: {
-        path,
-        signal,
-        durability: "none",
-        symlinks: "reject",
-        parents: false,
-        createNew: false,
-        retryMs: 0,
-        demand: MET,
-      },
-    };
-  });
+/** A lock that nobody may have any more. */
+interface LeftLock {
+  readonly wanted: WantedLock;
+  /** Its directory and all that is in it. */
+  readonly paths: readonly string[];
 }
 
-/** The lock file, if it is there, and its second names. */
-function* namesOf({ port, place }: WantedLock): Protocol<string[]> {
-  const found = yield* candidates(port, place);
-  const paths = found.map(({ path }) => path);
-  const isThere = (yield* lstatIfPresent(place.path)) !== undefined;
-  return isThere ? [place.path, ...paths] : paths;
+/** The locks in the directory. */
+function* locksIn(
+  task: LocatedSweep,
+  names: readonly string[],
+): Protocol<LeftLock[]> {
+  const { port, directory } = task;
+  const locks: LeftLock[] = [];
+  for (const name of names.filter(isLockName)) {
+    const path = joinPath(port, directory, name);
+    const wanted = wantedLock(task, path);
+    const found = yield* namesIn(task, wanted);
+    if (found !== undefined) locks.push({ wanted, paths: [path, ...found] });
+  }
+  return locks;
+}
+
+/** `undefined` of what is no lock of this library, whatever its name. */
+function* namesIn(
+  { port, olderThanMs }: Sweep,
+  { place }: WantedLock,
+): Protocol<string[] | undefined> {
+  const status = yield* lstatIfPresent(place.path);
+  if (status?.kind !== "directory") return undefined;
+  const names = yield* call("readdir", place.path);
+  const claims = claimantsAmong(port, place, names).length;
+  const isThere = names.includes(nameOf(port, place.lockFile));
+  if (claims + Number(isThere) !== names.length) return undefined;
+  // An empty one may be another program's.
+  const isOld = port.date() - status.mtimeMs >= olderThanMs;
+  if (names.length === 0 && !isOld) return undefined;
+  return names.map((name) => joinPath(port, place.path, name));
+}
+
+/** Of the file only its lock is asked for. */
+function wantedLock(
+  { port, attempt, signal }: LocatedSweep,
+  path: string,
+): WantedLock {
+  return {
+    port,
+    attempt,
+    place: lockAt(port, path, path),
+    timeoutMs: 0,
+    isPatient: false,
+    request: {
+      path,
+      signal,
+      durability: "none",
+      symlinks: "reject",
+      parents: false,
+      createNew: false,
+      retryMs: 0,
+      demand: MET,
+    },
+  };
 }
 
 /** Without asking for a lock, which removes what is left, nothing is known of it. */
-function isLeft(
+function isSpared(
   { dryRun }: Sweep,
-  paths: readonly string[],
-  { kept }: Swept,
+  left: LeftLock,
+  swept: Swept,
 ): boolean {
-  if (!dryRun) return false;
-  const reason = "a dry run does not ask for its lock";
-  kept.push(...paths.map((path) => ({ path, reason })));
-  return true;
+  if (dryRun) keep(left, "a dry run does not ask for its lock", swept);
+  return dryRun;
 }
 
-function clear(
-  { held }: FileLock,
-  { port, place }: WantedLock,
+/** Whoever lives and waits finds his claim gone, and begins again. */
+function* removeClaims(
+  { wanted: { port, place } }: LeftLock,
+  { held: { claim } }: FileLock,
 ): Protocol<void> {
-  return attemptTo(removeOthers(port, place, held.own));
+  for (const { path } of yield* claimants(port, place)) {
+    // In a sticky directory some are of users whose files stay.
+    if (path !== claim.heldPath) yield* attemptTo(unlinkIfPresent(path));
+  }
 }
 
 function* compare(
-  before: readonly string[],
-  wanted: WantedLock,
+  left: LeftLock,
   { removed, kept }: Swept,
 ): Protocol<void> {
-  const after = new Set(yield* namesOf(wanted));
-  for (const path of before) {
-    if (!after.has(path)) removed.push(path);
-    else kept.push({ path, reason: "its lock is held, or may not be removed" });
+  const reason = "its lock is held, or may not be removed";
+  for (const path of left.paths) {
+    if ((yield* lstatIfPresent(path)) === undefined) removed.push(path);
+    else kept.push({ path, reason });
   }
 }
 
 /** One lock that cannot be asked for is no reason to leave the others. */
 function keep(
-  paths: readonly string[],
-  error: unknown,
+  { paths }: LeftLock,
+  reason: string,
   { kept }: Swept,
 ): void {
-  const reason = told(error);
   kept.push(...paths.map((path) => ({ path, reason })));
 }
 

@@ -20,7 +20,7 @@ import {
   type Protocol,
   Refusal,
 } from "./_protocol.ts";
-import type { FileStatus, Port } from "./_runtime/port.ts";
+import { type FileStatus, isExact, type Port } from "./_runtime/port.ts";
 import { retrying } from "./_retry.ts";
 import { isPlanted } from "./_sticky.ts";
 import {
@@ -167,12 +167,23 @@ function refuseLink({ symlinks }: TargetRequest, path: string): void {
   );
 }
 
-/** Whether it is one file, by whatever names. */
+/** Whether it is one file, by whatever names. Refuses where that cannot be told. */
 export function isSame(
   one: FileStatus,
   other: FileStatus | undefined,
 ): boolean {
-  return one.dev === other?.dev && one.ino === other.ino;
+  if (one.dev !== other?.dev || one.ino !== other.ino) return false;
+  refuseInexact(one);
+  return true;
+}
+
+/** A number that is that of other files too tells nothing. */
+export function refuseInexact(one: FileStatus): void {
+  if (isExact(one)) return;
+  throw new Refusal(
+    "UNSUPPORTED_ENVIRONMENT",
+    `its inode number (about ${one.ino}) is larger than this runtime can tell exactly, so that it cannot know whether two names are one file: use Node or Bun, or another file system`,
+  );
 }
 
 /** The status of what is there, if anything is. */

@@ -46,14 +46,27 @@ export function cutName(name: string, added: number): string {
 const MOST_NAMES_TRIED = 16;
 
 /** Creates a temporary file for `name` in `directory`, recorded until it is renamed or removed. */
-export function* createTemporary(
+export function createTemporary(
   port: Port,
   directory: string,
   name: string,
   mode: number,
 ): Protocol<OpenFile> {
+  return createAt(
+    port,
+    () => joinPath(port, directory, temporaryName(port, name)),
+    mode,
+  );
+}
+
+/** The same, at a path that is another one each time it is asked for. */
+export function* createAt(
+  port: Port,
+  newPath: () => string,
+  mode: number,
+): Protocol<OpenFile> {
   for (let tried = 1;; tried++) {
-    const path = joinPath(port, directory, temporaryName(port, name));
+    const path = newPath();
     try {
       // Inline: a thread that is still to create it when the process exits
       // would leave it behind.
@@ -100,7 +113,8 @@ export function* removeAfterFailure(
 const inFlight = new Map<string, Port>();
 const hooked = new WeakSet<Port>();
 
-function trackTemporary(port: Port, path: string): void {
+/** Records a temporary file. */
+export function trackTemporary(port: Port, path: string): void {
   if (!hooked.has(port)) {
     hooked.add(port);
     port.onExit(() => removeAll(port));
@@ -108,7 +122,9 @@ function trackTemporary(port: Port, path: string): void {
   inFlight.set(path, port);
 }
 
-const NAME = /^\..*\.(\d+)\.[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}\.tmp$/s;
+/** Of a writer that holds a lock it is the name of its claim, and a number. */
+const NAME =
+  /^\..*\.(\d+)\.(?:\d{1,15}\.(?=.*\.\d+\.tmp$))?[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}(?:\.\d+)?\.tmp$/s;
 
 /** The process whose temporary file it is, by its name; `undefined` where it is none. */
 export function writerOf(name: string): number | undefined {

@@ -102,7 +102,7 @@ export async function underLockAlone<T>(
   const { lock, signal } = request;
   if (!isLock(lock)) return await underLock(port, attempt, request, body);
   const held = passed(lock, wantedBy(port, attempt, request));
-  const { path } = held.held.own;
+  const { path } = held.held.claim;
   const mine = await turn(port, path, {
     timeoutMs: TIMEOUT_MS,
     isPatient: true,
@@ -164,7 +164,7 @@ export function underLockAloneSync<T>(
   const { lock } = request;
   if (!isLock(lock)) return underLockSync(port, attempt, request, body);
   const held = passed(lock, wantedBy(port, attempt, request));
-  const mine = turnAtOnce(port, held.held.own.path);
+  const mine = turnAtOnce(port, held.held.claim.path);
   if (mine === undefined || held.isBusy) {
     mine?.end(false);
     throw notInTime();

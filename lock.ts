@@ -36,7 +36,7 @@ import {
   type WantedLock,
   wantLock,
 } from "./_file_lock.ts";
-import { candidates } from "./_lock.ts";
+import { claimants } from "./_claim.ts";
 import {
   type AcquireOptions,
   checkOptions,
@@ -437,7 +437,7 @@ function* whoHolds(
   { port, place }: WantedLock,
   isLocked: boolean,
 ): Protocol<LockInfo> {
-  const found = isLocked ? yield* candidates(port, place) : [];
+  const found = isLocked ? yield* claimants(port, place) : [];
   return {
     path: place.file,
     isLocked,

@@ -23,7 +23,8 @@ import { demandOf } from "./_demand.ts";
 import { runAsync, runInline, runSync } from "./_drive.ts";
 import { type Attempt, explain } from "./_failure.ts";
 import { TIMEOUT_MS, type WantedLock } from "./_file_lock.ts";
-import { type HeldLock, lockPlace } from "./_lock.ts";
+import { lockPlace } from "./_claim.ts";
+import type { HeldLock } from "./_lock.ts";
 import { locateRoute, move, type MoveRequest, type Route } from "./_move.ts";
 import {
   checkOptions,

@@ -6,6 +6,7 @@
  * @module
  */
 
+import { errnoName } from "./errno.ts";
 import { createHash } from "./hash.ts";
 import { isAlive, threadStartedAt } from "./process.ts";
 import {
@@ -31,6 +32,17 @@ class DenoFile implements OpenFile {
 
 function handle(file: OpenFile): Deno.FsFile {
   return (file as DenoFile).handle;
+}
+
+/** A file of Deno's layer for Node, which changes mode and owner by the handle. */
+class LayerFile implements OpenFile {
+  readonly path: string;
+  readonly fd: number;
+
+  constructor(path: string, fd: number) {
+    this.path = path;
+    this.fd = fd;
+  }
 }
 
 function status(info: Deno.FileInfo): FileStatus {
@@ -84,7 +96,10 @@ const sync: SystemCalls = {
       path,
       Deno.openSync(path, { write: true, createNew: true, mode }),
     ),
+  createChangeable: (path, mode) =>
+    new LayerFile(path, nodeFs().openSync(path, "wx", mode)),
   open: (path) => new DenoFile(path, Deno.openSync(path)),
+  openChangeable: (path) => new LayerFile(path, nodeFs().openSync(path, "r")),
   openAppend: (path) =>
     new DenoFile(path, Deno.openSync(path, { read: true, append: true })),
   read(file, into, position) {
@@ -95,6 +110,7 @@ const sync: SystemCalls = {
   },
   write: (file, bytes) => handle(file).writeSync(bytes),
   fstat(file) {
+    if (file instanceof LayerFile) return layerStatus(file);
     try {
       return status(handle(file).statSync());
     } catch (error) {
@@ -102,11 +118,20 @@ const sync: SystemCalls = {
       return status(Deno.statSync(file.path));
     }
   },
-  fchmod: (file, mode) => Deno.chmodSync(file.path, mode),
-  fchown: (file, uid, gid) => Deno.chownSync(file.path, uid, gid),
+  fchmod(file, mode) {
+    if (file instanceof LayerFile) nodeFs().fchmodSync(file.fd, mode);
+    else Deno.chmodSync(file.path, mode);
+  },
+  fchown(file, uid, gid) {
+    if (file instanceof LayerFile) nodeFs().fchownSync(file.fd, uid, gid);
+    else Deno.chownSync(file.path, uid, gid);
+  },
   fsync: (file) => handle(file).syncSync(),
   truncate: (file, length) => handle(file).truncateSync(length),
-  close: (file) => handle(file).close(),
+  close(file) {
+    if (file instanceof LayerFile) nodeFs().closeSync(file.fd);
+    else handle(file).close();
+  },
   lstat: (path) => status(Deno.lstatSync(path)),
   access(path) {
     refuseUnpermitted(path);
@@ -120,6 +145,8 @@ const sync: SystemCalls = {
   readlink: (path) => Deno.readLinkSync(path),
   realpath: (path) => Deno.realPathSync(path),
   mkdir: (path) => Deno.mkdirSync(path),
+  // Of a file too: Deno has one call for both.
+  rmdir: (path) => Deno.removeSync(path),
   link: (from, to) => Deno.linkSync(from, to),
   rename: (from, to) => Deno.renameSync(from, to),
   unlink: (path) => Deno.removeSync(path),
@@ -136,7 +163,9 @@ const async: AsyncSystemCalls = {
       path,
       await Deno.open(path, { write: true, createNew: true, mode }),
     ),
+  createChangeable: (path, mode) => settled(sync.createChangeable, path, mode),
   open: async (path) => new DenoFile(path, await Deno.open(path)),
+  openChangeable: (path) => settled(sync.openChangeable, path),
   openAppend: async (path) =>
     new DenoFile(path, await Deno.open(path, { read: true, append: true })),
   async read(file, into, position) {
@@ -147,6 +176,7 @@ const async: AsyncSystemCalls = {
   },
   write: (file, bytes) => handle(file).write(bytes),
   async fstat(file) {
+    if (file instanceof LayerFile) return layerStatus(file);
     try {
       return status(await handle(file).stat());
     } catch (error) {
@@ -154,11 +184,17 @@ const async: AsyncSystemCalls = {
       return status(await Deno.stat(file.path));
     }
   },
-  fchmod: (file, mode) => Deno.chmod(file.path, mode),
-  fchown: (file, uid, gid) => Deno.chown(file.path, uid, gid),
+  fchmod: (file, mode) =>
+    file instanceof LayerFile
+      ? settled(sync.fchmod, file, mode)
+      : Deno.chmod(file.path, mode),
+  fchown: (file, uid, gid) =>
+    file instanceof LayerFile
+      ? settled(sync.fchown, file, uid, gid)
+      : Deno.chown(file.path, uid, gid),
   fsync: (file) => handle(file).sync(),
   truncate: (file, length) => handle(file).truncate(length),
-  close: (file) => Promise.resolve(handle(file).close()),
+  close: (file) => settled(sync.close, file),
   lstat: async (path) => status(await Deno.lstat(path)),
   async access(path) {
     refuseUnpermitted(path);
@@ -167,6 +203,7 @@ const async: AsyncSystemCalls = {
   readlink: (path) => Deno.readLink(path),
   realpath: (path) => Deno.realPath(path),
   mkdir: (path) => Deno.mkdir(path),
+  rmdir: (path) => Deno.remove(path),
   link: (from, to) => Deno.link(from, to),
   rename: (from, to) => Deno.rename(from, to),
   unlink: (path) => Deno.remove(path),
@@ -177,11 +214,35 @@ const async: AsyncSystemCalls = {
   sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
 };
 
-/** Deno has no statfs of its own. */
+/** A short call, made at once. */
+function settled<Args extends unknown[], R>(
+  perform: (...args: Args) => R,
+  ...args: Args
+): Promise<R> {
+  return new Promise((resolve) => resolve(perform(...args)));
+}
+
+/** What Deno lacks, and its layer for Node has: statfs, and changes of mode and owner by a handle. */
 function nodeFs(): typeof import("node:fs") {
   const fs = globalThis.process?.getBuiltinModule?.("node:fs");
   if (typeof fs?.statfsSync === "function") return fs;
   throw Object.assign(new Error("This Deno has no statfs"), { code: "ENOSYS" });
+}
+
+function layerStatus({ fd }: LayerFile): FileStatus {
+  const stats = nodeFs().fstatSync(fd);
+  return {
+    kind: stats.isDirectory() ? "directory" : "file",
+    size: stats.size,
+    mode: stats.mode & 0o7777,
+    uid: stats.uid,
+    gid: stats.gid,
+    nlink: stats.nlink,
+    mtimeMs: stats.mtimeMs,
+    birthMs: stats.birthtimeMs,
+    dev: stats.dev,
+    ino: stats.ino,
+  };
 }
 
 /** Makes the port. Nothing is read, hooked or asked for until it is used. */
@@ -225,10 +286,10 @@ export function denoPort(): Port {
       if (isRefused(error)) return NOT_CAPABLE;
       // A path that is no UTF-8.
       if (error instanceof Deno.errors.InvalidData) return "EILSEQ";
-      return error instanceof Error && "code" in error &&
-          typeof error.code === "string"
-        ? error.code
-        : undefined;
+      if (!(error instanceof Error)) return undefined;
+      if ("code" in error && typeof error.code === "string") return error.code;
+      const [, errno] = /\(os error (\d+)\)/.exec(error.message) ?? [];
+      return errno && errnoName(Deno.build.os, Number(errno));
     },
   };
 }

@@ -6,7 +6,7 @@
  * @module
  */
 
-import type { Stats } from "node:fs";
+import type { BigIntStats, Stats } from "node:fs";
 import type {
   AsyncSystemCalls,
   FileStatus,
@@ -14,6 +14,7 @@ import type {
   Port,
   SystemCalls,
 } from "./port.ts";
+import { errnoName } from "./errno.ts";
 import { createHash } from "./hash.ts";
 import { isAlive, threadStartedAt } from "./process.ts";
 import { connecting, sqliteCalls } from "./sqlite.ts";
@@ -33,7 +34,7 @@ function fd(file: OpenFile): number {
   return (file as NodeFile).fd;
 }
 
-function status(stats: Stats): FileStatus {
+function status(stats: Stats | BigIntStats): FileStatus {
   return {
     kind: stats.isFile()
       ? "file"
@@ -42,16 +43,23 @@ function status(stats: Stats): FileStatus {
       : stats.isSymbolicLink()
       ? "symlink"
       : "other",
-    size: stats.size,
-    mode: stats.mode & 0o7777,
-    uid: stats.uid,
-    gid: stats.gid,
-    nlink: stats.nlink,
-    mtimeMs: stats.mtimeMs,
-    birthMs: stats.birthtimeMs,
-    dev: stats.dev,
+    size: Number(stats.size),
+    mode: Number(stats.mode) & 0o7777,
+    uid: Number(stats.uid),
+    gid: Number(stats.gid),
+    nlink: Number(stats.nlink),
+    mtimeMs: Number(stats.mtimeMs),
+    birthMs: Number(stats.birthtimeMs),
+    dev: Number(stats.dev),
     ino: stats.ino,
   };
+}
+
+const EXACTLY = { bigint: true } as const;
+
+/** Of a file with such a number it must be asked for again, exactly. */
+function isRounded({ ino }: Stats): boolean {
+  return !Number.isSafeInteger(ino);
 }
 
 /** Makes the port. Nothing is hooked until {@linkcode Port.onExit} is called. */
@@ -71,25 +79,41 @@ export function nodePort(): Port {
   // "a+" would make what is missing.
   const READ_APPEND = fs.constants.O_RDWR | fs.constants.O_APPEND;
 
+  const create = (path: string, mode: number) =>
+    new NodeFile(path, fs.openSync(path, "wx", mode));
+
+  const openSync = (path: string) => new NodeFile(path, fs.openSync(path, "r"));
+
   const sync: SystemCalls = {
-    create: (path, mode) => new NodeFile(path, fs.openSync(path, "wx", mode)),
-    open: (path) => new NodeFile(path, fs.openSync(path, "r")),
+    create,
+    createChangeable: create,
+    open: openSync,
+    openChangeable: openSync,
     openAppend: (path) => new NodeFile(path, fs.openSync(path, READ_APPEND)),
     read: (file, into, position) =>
       fs.readSync(fd(file), into, 0, into.length, position ?? null),
     write: (file, bytes) => fs.writeSync(fd(file), bytes),
-    fstat: (file) => status(fs.fstatSync(fd(file))),
+    fstat(file) {
+      const stats = fs.fstatSync(fd(file));
+      return status(
+        isRounded(stats) ? fs.fstatSync(fd(file), EXACTLY) : stats,
+      );
+    },
     fchmod: (file, mode) => fs.fchmodSync(fd(file), mode),
     fchown: (file, uid, gid) => fs.fchownSync(fd(file), uid, gid),
     fsync: (file) => fs.fsyncSync(fd(file)),
     truncate: (file, length) => fs.ftruncateSync(fd(file), length),
     close: (file) => fs.closeSync(fd(file)),
-    lstat: (path) => status(fs.lstatSync(path)),
+    lstat(path) {
+      const stats = fs.lstatSync(path);
+      return status(isRounded(stats) ? fs.lstatSync(path, EXACTLY) : stats);
+    },
     access: (path) => fs.existsSync(path),
     readlink: (path) => fs.readlinkSync(path),
     // The plain form walks the path in JavaScript, one lstat for each part.
     realpath: (path) => fs.realpathSync.native(path),
     mkdir: (path) => fs.mkdirSync(path),
+    rmdir: (path) => fs.rmdirSync(path),
     link: (from, to) => fs.linkSync(from, to),
     rename: (from, to) => fs.renameSync(from, to),
     unlink: (path) => fs.unlinkSync(path),
@@ -103,7 +127,15 @@ export function nodePort(): Port {
   const open = promisify(fs.open);
   const read = promisify(fs.read);
   const write = promisify(fs.write);
-  const fstat = promisify(fs.fstat);
+  const fstat: (fd: number) => Promise<Stats> = promisify(fs.fstat);
+  const fstatExactly = (fd: number) =>
+    new Promise<BigIntStats>((resolve, reject) =>
+      fs.fstat(
+        fd,
+        EXACTLY,
+        (error, stats) => error ? reject(error) : resolve(stats),
+      )
+    );
   const fchmod = promisify(fs.fchmod);
   const fchown = promisify(fs.fchown);
   const fsync = promisify(fs.fsync);
@@ -114,6 +146,7 @@ export function nodePort(): Port {
     lstat,
     readlink,
     mkdir,
+    rmdir,
     link,
     rename,
     unlink,
@@ -122,27 +155,41 @@ export function nodePort(): Port {
   } = fs.promises;
   const realpath = promisify(fs.realpath.native);
 
+  const createAsync = async (path: string, mode: number) =>
+    new NodeFile(path, await open(path, "wx", mode));
+
+  const openAsync = async (path: string) =>
+    new NodeFile(path, await open(path, "r"));
+
   const async: AsyncSystemCalls = {
-    create: async (path, mode) =>
-      new NodeFile(path, await open(path, "wx", mode)),
-    open: async (path) => new NodeFile(path, await open(path, "r")),
+    create: createAsync,
+    createChangeable: createAsync,
+    open: openAsync,
+    openChangeable: openAsync,
     openAppend: async (path) =>
       new NodeFile(path, await open(path, READ_APPEND)),
     read: async (file, into, position) =>
       (await read(fd(file), into, 0, into.length, position ?? null)).bytesRead,
     write: async (file, bytes) =>
       (await write(fd(file), bytes, 0, bytes.length, null)).bytesWritten,
-    fstat: async (file) => status(await fstat(fd(file))),
+    async fstat(file) {
+      const stats = await fstat(fd(file));
+      return status(isRounded(stats) ? await fstatExactly(fd(file)) : stats);
+    },
     fchmod: (file, mode) => fchmod(fd(file), mode),
     fchown: (file, uid, gid) => fchown(fd(file), uid, gid),
     fsync: (file) => fsync(fd(file)),
     truncate: (file, length) => ftruncate(fd(file), length),
     close: (file) => close(fd(file)),
-    lstat: async (path) => status(await lstat(path)),
+    async lstat(path) {
+      const stats = await lstat(path);
+      return status(isRounded(stats) ? await lstat(path, EXACTLY) : stats);
+    },
     access: (path) => access(path).then(() => true, () => false),
     readlink: (path) => readlink(path),
     realpath: (path) => realpath(path),
     mkdir: (path) => mkdir(path).then(() => {}),
+    rmdir: (path) => rmdir(path),
     link: (from, to) => link(from, to),
     rename: (from, to) => rename(from, to),
     unlink: (path) => unlink(path),
@@ -174,10 +221,15 @@ export function nodePort(): Port {
     },
     permission: () => "granted",
     onExit: (callback) => void process.once("exit", callback),
-    errorCode: (error) =>
-      error instanceof Error && "code" in error &&
-        typeof error.code === "string"
-        ? error.code
-        : undefined,
+    errorCode(error) {
+      if (!(error instanceof Error)) return undefined;
+      const { code, errno } = error as NodeJS.ErrnoException;
+      // "Unknown system error -122", where libuv has no name for it.
+      const isNamed = typeof code === "string" && /^[A-Z]/.test(code) &&
+        !code.startsWith("Unknown");
+      return isNamed || typeof errno !== "number"
+        ? code
+        : errnoName(process.platform, Math.abs(errno));
+    },
   };
 }

@@ -42,7 +42,13 @@ export interface FileStatus {
   readonly birthMs: number;
   /** With {@linkcode FileStatus.ino}, which file it is. */
   readonly dev: number;
-  readonly ino: number;
+  /** A number above 2^53 is rounded, a bigint is exact. */
+  readonly ino: number | bigint;
+}
+
+/** Whether the inode number is that of one file only. */
+export function isExact({ ino }: FileStatus): boolean {
+  return typeof ino === "bigint" || Number.isSafeInteger(ino);
 }
 
 /** What `statfs` reports. */
@@ -57,8 +63,12 @@ export interface FilesystemStatus {
 export interface SystemCalls {
   /** `O_WRONLY | O_CREAT | O_EXCL`: fails with EEXIST on anything there, a dangling link included. */
   create(path: string, mode: number): OpenFile;
+  /** The same; but where {@linkcode Host.changesByPath} says otherwise of others, mode and owner of this one are changed through its handle. */
+  createChangeable(path: string, mode: number): OpenFile;
   /** `O_RDONLY`, of a file or a directory. */
   open(path: string): OpenFile;
+  /** The same; mode and owner are changed through the handle, as with {@linkcode SystemCalls.createChangeable}. */
+  openChangeable(path: string): OpenFile;
   /** `O_RDWR | O_APPEND`, of a file that is there: what is written goes to its end. */
   openAppend(path: string): OpenFile;
   /** Reads once, at `position` or else at the handle's own; 0 at the end. */
@@ -78,6 +88,8 @@ export interface SystemCalls {
   realpath(path: string): string;
   /** Mode 0777, less the umask. */
   mkdir(path: string): void;
+  /** Of an empty directory: fails with ENOTEMPTY where something is in it. */
+  rmdir(path: string): void;
   link(from: string, to: string): void;
   rename(from: string, to: string): void;
   unlink(path: string): void;

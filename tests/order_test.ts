@@ -497,7 +497,7 @@ test("a directory that took another's place is synced itself", () =>
     mkdirSync(shared);
     const port = new FaultPort();
     const { letGo, reached } = hold(port, "fsync", 1);
-    const synced: number[] = [];
+    const synced: (number | bigint)[] = [];
     port.intercept(({ name, args: [file] }) => {
       const { path } = (file ?? {}) as { path?: string };
       if (name === "fsync" && path === shared) {

@@ -37,6 +37,14 @@ export class Mounts {
     return point;
   }
 
+  /** Starts a FUSE daemon at a new directory, which it returns. */
+  fuse(name: string, command: string, ...args: readonly string[]): string {
+    const point = this.made(name);
+    execFileSync(command, [...args, point], { stdio: "pipe" });
+    this.#points.push(point);
+    return point;
+  }
+
   /** A new file system of that type, on a loop device. */
   disk(name: string, type: string, options = "defaults"): string {
     const image = join(this.directory, `${name}.image`);

@@ -19,7 +19,17 @@ import type { Tally } from "./report.ts";
 /** What each call may fail with. */
 const CODES: Readonly<Record<keyof SystemCalls, readonly string[]>> = {
   create: ["EACCES", "EDQUOT", "EIO", "EMFILE", "ENFILE", "ENOSPC", "EROFS"],
+  createChangeable: [
+    "EACCES",
+    "EDQUOT",
+    "EIO",
+    "EMFILE",
+    "ENFILE",
+    "ENOSPC",
+    "EROFS",
+  ],
   open: ["EACCES", "EIO", "EMFILE"],
+  openChangeable: ["EACCES", "EIO", "EMFILE"],
   openAppend: ["EACCES", "EIO", "EMFILE", "EROFS"],
   read: ["EIO"],
   write: ["EDQUOT", "EIO", "ENOSPC"],
@@ -34,6 +44,7 @@ const CODES: Readonly<Record<keyof SystemCalls, readonly string[]>> = {
   readlink: ["EACCES", "EIO"],
   realpath: ["EACCES", "EIO", "EMFILE"],
   mkdir: ["EACCES", "EDQUOT", "EIO", "ENOSPC"],
+  rmdir: ["EACCES", "EIO"],
   link: ["EDQUOT", "EIO", "EMLINK", "ENOSPC", "EPERM"],
   rename: ["EACCES", "EBUSY", "EDQUOT", "EIO", "ENOSPC", "EXDEV"],
   unlink: ["EACCES", "EIO"],

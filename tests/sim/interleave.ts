@@ -12,6 +12,7 @@ import { type Call, type Protocol, SystemCallError } from "../../_protocol.ts";
 import { type Claim, FileClaim, Violation } from "./claims.ts";
 import type { CrashBounds } from "./crash.ts";
 import { hash } from "./hash.ts";
+import type { OpenFile } from "../../_runtime/port.ts";
 import type { Finding } from "./crash_run.ts";
 import {
   describeCall,
@@ -35,6 +36,7 @@ import { liveView } from "./view.ts";
 export interface Actor {
   readonly process: Process;
   readonly makesDatabases?: boolean;
+  readonly numbersNames?: boolean;
   /**
    * Begins; the port is that of its process. Where what it was told before no
    * longer matters, it says what it still knows.
@@ -134,9 +136,14 @@ class Running {
     return `${this.status} ${this.history} ${this.#port.key}`;
   }
 
-  /** What nobody else can tell: it need not be interleaved with what others do. */
-  get isBeforeSleep(): boolean {
-    return this.#next?.name === "sleep";
+  /** Whether nobody else can tell when the next call is made: it need not be interleaved with what others do. */
+  isBeforePrivateCall({ passing, unchanging }: Scene<Claim>): boolean {
+    const { name, args: [subject] } = this.#next ?? { args: [] };
+    if (name === "sleep") return true;
+    if (name === "lstat") return unchanging?.has(String(subject)) ?? false;
+    // A new claim: nobody else has it open, or locked.
+    return (name === "fstat" || name === "close") && isOpenFile(subject) &&
+      passing?.test(subject.path) === true;
   }
 
   kill(): void {
@@ -182,8 +189,8 @@ export class World {
   kills = 0;
   /** The revision of the machine that was looked at last. */
   #observed = -1;
-  /** Names that were renamed away or removed, and are not to be used again. */
-  readonly #gone = new Set<unknown>();
+  /** Names that were renamed away or removed, by whom, who is not to use them again. */
+  readonly #gone = new Map<unknown, Process>();
   readonly #ended: ((world: World) => void) | undefined;
   readonly #ownKey: (() => string) | undefined;
 
@@ -195,7 +202,9 @@ export class World {
     this.running = [];
     const observer: Observer = {
       before: (call) => {
-        if (call.args.some((argument) => this.#gone.has(argument))) {
+        const isGone = (argument: unknown) =>
+          this.#gone.get(argument) === call.process;
+        if (call.args.some(isGone)) {
           throw new Violation("a name is used that is somebody else's");
         }
         return undefined;
@@ -205,7 +214,9 @@ export class World {
         const isGone = ["rename", "unlink"].includes(call.name) &&
           outcome === "ok";
         // Other names, as that of a lock file, are everybody's.
-        if (isGone && String(path).endsWith(".tmp")) this.#gone.add(path);
+        if (isGone && String(path).endsWith(".tmp")) {
+          this.#gone.set(path, call.process);
+        }
         this.#trace.push([call, outcome]);
         const caller = this.running.find(({ actor }) =>
           actor.process === call.process
@@ -214,18 +225,29 @@ export class World {
         // What a handle stands for, the machine knows.
         const told = HANDLES.has(call.name) && outcome.startsWith("<")
           ? "ok"
+          : call.name === "readdir"
+          ? outcome.split(",").filter((name) => !scene.ignored?.test(name))
+            .join()
           : outcome;
         caller.history = hash(`${caller.history} ${told}`);
-        if (call.name === "readdir") caller.heard = outcome.split(",");
+        if (call.name === "readdir") caller.heard = told.split(",");
       },
     };
     const { fleeting } = scene.machine;
     for (const actor of actors) {
-      const { process, makesDatabases = true } = actor;
+      const own = actor;
+      const { process, makesDatabases = true, numbersNames = false } = actor;
       const options: PortOptions = fleeting === undefined ? {} : {
         makesDatabases,
         freshNumber: () => this.#freshNumber(process),
         plain: scene.passing,
+        numbersNames,
+        asked: (what) => {
+          const asking = this.running.find(({ actor }) => actor === own);
+          if (asking !== undefined) {
+            asking.history = hash(`${asking.history} ${what}`);
+          }
+        },
       };
       const port = new MachinePort(process, observer, undefined, options);
       this.running.push(new Running(actor, port, this));
@@ -264,8 +286,8 @@ export class World {
     const known = [
       ...names,
       ...others.flatMap(({ heard }) => heard),
-      ...[...this.#gone].map(String),
-    ].filter((name) => name.includes(`.${process.pid}.`));
+      ...[...this.#gone.keys()].map(String),
+    ].filter((name) => `.${name}`.includes(`.${process.pid}.`));
     for (let number = 1;; number++) {
       const digits = `${number}`.padStart(12, "0");
       if (!known.some((name) => name.includes(digits))) return number;
@@ -295,7 +317,7 @@ export class World {
     if (chosen === undefined) throw new Error(`No choice ${choice}`);
     if (choice % 2 === 0) {
       chosen.step(this);
-      while (chosen.isBeforeSleep) chosen.step(this);
+      while (chosen.isBeforePrivateCall(this.scene)) chosen.step(this);
     } else {
       chosen.kill();
       this.kills++;
@@ -331,9 +353,15 @@ export class World {
   }
 }
 
+function isOpenFile(value: unknown): value is OpenFile {
+  return typeof value === "object" && value !== null && "path" in value;
+}
+
 const HANDLES: ReadonlySet<string> = new Set([
   "create",
+  "createChangeable",
   "open",
+  "openChangeable",
   "openDatabase",
 ]);
 
@@ -410,7 +438,7 @@ function temporariesOf(machine: Machine, process: Process): string[] {
       if (child.kind === "directory") visit(child, `${path}/${name}`);
       else if (
         child.id.startsWith(`${process.name}.`) ||
-        name.includes(`.${process.pid}.`)
+        `.${name}`.includes(`.${process.pid}.`)
       ) {
         paths.push(`${path}/${name}`);
       }

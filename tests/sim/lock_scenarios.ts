@@ -4,18 +4,21 @@
  * @module
  */
 
-import { acquire, type LockPlace, lockPlace, release } from "../../_lock.ts";
+import { type LockPlace, lockPlace } from "../../_claim.ts";
+import { acquire, release } from "../../_lock.ts";
 import { type Protocol, Refusal } from "../../_protocol.ts";
 import { Violation } from "./claims.ts";
 import type { Actor, Scenario } from "./interleave.ts";
 import { Machine, type Process } from "./posix.ts";
 
 const PATH = "/d/f";
+const LOCK = "/d/.f.lock";
+const LOCK_FILE = `${LOCK}/lock`;
 const PATIENCE = { deadline: Infinity, retryMs: 0, signal: undefined };
 
-/** The lock file, and the links of those who wait or hold. */
+/** The directory of the lock, the lock file, and the claims of those who wait or hold. */
 export const LOCK_NAMES: RegExp =
-  /^(?:\/d\/)?\.f\.lock(?:\.\d+\.\d+\.[\da-f-]{36})?$/;
+  /^(?:\/d\/\.f\.lock\/)?(?:lock|\d+\.\d+\.[\da-f-]{36}(?:\.held)?)$|^(?:\/d\/)?\.f\.lock$/;
 
 /**
  * Where `acquire` begins a round it knows nothing of the rounds before it, but
@@ -28,9 +31,16 @@ export function* acquiring<T>(
   knowsOnly: (what: string) => void,
 ): Protocol<T> {
   let step = protocol.next();
+  let isCompared = false;
   while (!step.done) {
     const { name, args: [from, to] } = step.value;
-    if (name === "link" && from === place.path) knowsOnly(`begins ${to}`);
+    if (name === "mkdir" && from === place.path) {
+      knowsOnly(`begins, ${isCompared}`);
+    }
+    // To see whether two names of a file look like one.
+    if (name === "link" && ![from, to].includes(place.lockFile)) {
+      isCompared = true;
+    }
     let result: unknown;
     try {
       result = yield step.value;
@@ -43,24 +53,32 @@ export function* acquiring<T>(
   return step.value;
 }
 
+/** Of a claim that waits, and is not old, nobody takes notice. */
+export const IGNORED: RegExp = /^\d+\.0\.[\da-f-]{36}$/;
+
+/** The directory, of which a lock asks who may write in it. */
+export const UNCHANGING: ReadonlySet<string> = new Set(["/d"]);
+
 interface Taking {
   /** How often it takes the lock. */
   readonly times: number;
   /** With what code it may be refused. */
   readonly refusal: string | undefined;
   readonly makesDatabases: boolean;
+  readonly numbersNames: boolean;
 }
 
 /** Takes the lock and gives it back, so many times. */
 function taker(
   process: Process,
-  { times, refusal, makesDatabases }: Taking,
+  { times, refusal, makesDatabases, numbersNames }: Taking,
   holders: Set<string>,
 ): Actor {
   const { name } = process;
   return {
     process,
     makesDatabases,
+    numbersNames,
     start(port, knowsOnly) {
       const place = lockPlace(port, PATH);
       return (function* (): Protocol<unknown> {
@@ -75,12 +93,12 @@ function taker(
             throw new Violation(`${[...holders].join()} holds it, and ${name}`);
           }
           holders.add(name);
-          const { own: { path, status: { dev, ino } } } = held;
+          const { claim: { path, status: { dev, ino } } } = held;
           knowsOnly(`${left} holds ${path} ${dev}:${ino}`);
           // Something to be stopped at while it holds.
-          yield { name: "lstat", args: ["/d"], cost: "cheap" };
+          yield { name: "lstat", args: ["/e"], cost: "cheap" };
           holders.delete(name);
-          yield* release(held);
+          yield* release(port, held);
         }
         knowsOnly("all it wanted");
         return undefined;
@@ -99,7 +117,7 @@ function taker(
 
 /** Somebody who keeps the number of the lock file in use for as long as he likes. */
 function closer(process: Process): Actor {
-  const file = process.open("/d/.f.lock");
+  const file = process.open(LOCK_FILE);
   return {
     process,
     *start(): Protocol<undefined> {
@@ -132,20 +150,29 @@ interface Plan {
   readonly isPlanted?: true;
   /** Whether the file system has no hard links, so that nobody can have the lock. */
   readonly isWithoutLinks?: true;
+  /** Whether each name of a file is an inode of its own to the kernel. */
+  readonly locksNames?: true;
+  /** Whether each name of a file shows a number of its own too, so that nobody can have the lock. */
+  readonly numbersNames?: true;
 }
 
+/** So long before or after now that whoever waits since then was killed. */
+const LONG_AGO = 60_000;
+
 /** A machine with a directory for everybody, and perhaps a lock file that was left. */
-export function lockMachine(isLeft = false, mode = 0o777): Machine {
+export function lockMachine(isLeft = false, mode = 0o755): Machine {
   const machine = new Machine();
   machine.fleeting = LOCK_NAMES;
   const root = machine.start("setup", 1);
   root.mkdir("/d");
+  root.mkdir("/e");
   machine.change(root.lstat("/d"), { mode, uid: 0, gid: 0 });
   if (isLeft) {
-    root.close(root.create("/d/.f.lock", 0o644));
+    root.mkdir(LOCK);
+    root.close(root.create(LOCK_FILE, 0o644));
     root.link(
-      "/d/.f.lock",
-      `/d/.f.lock.7.0.00000000-0000-4000-8000-000000000000`,
+      LOCK_FILE,
+      `${LOCK}/7.${LONG_AGO}.00000000-0000-4000-8000-000000000000`,
     );
   }
   machine.syncAll();
@@ -156,17 +183,22 @@ export function lockMachine(isLeft = false, mode = 0o777): Machine {
 function lock(name: string, plan: Plan): Scenario {
   const { times, kills = 0, isLeft, users = [], linksForAll, bun = [] } = plan;
   const { isOpen, isPlanted, isWithoutLinks, isSticky } = plan;
+  const { locksNames = false, numbersNames = false } = plan;
   return {
     name,
     kills,
     ...(plan.states === undefined ? {} : { states: plan.states }),
     build() {
-      const machine = lockMachine(isLeft, isSticky ? 0o1777 : 0o777);
+      const machine = lockMachine(
+        isLeft,
+        isSticky ? 0o1777 : users.length > 0 ? 0o777 : 0o755,
+      );
       machine.protectsHardLinks = !linksForAll;
       machine.hasHardLinks = !isWithoutLinks;
+      machine.locksNames = locksNames;
       if (isPlanted) {
         const stranger = machine.start("stranger", 1, 1000);
-        stranger.symlink("/d/planted", "/d/.f.lock");
+        stranger.symlink("/e", LOCK);
         machine.processes.pop();
       }
       const holders = new Set<string>();
@@ -175,8 +207,10 @@ function lock(name: string, plan: Plan): Scenario {
         machine,
         claims: [],
         innocents: new Map<string, string>(),
-        paths: new Set(["/d"]),
+        paths: new Set(["/d", "/e"]),
         passing: LOCK_NAMES,
+        ignored: IGNORED,
+        unchanging: UNCHANGING,
         // Only its holder removes it, and nobody can hold it here.
         staying: isPlanted || (isLeft && users.length > 0)
           ? LOCK_NAMES
@@ -186,7 +220,7 @@ function lock(name: string, plan: Plan): Scenario {
       const actors = times.map((times, index) => {
         const uid = users[index] ?? 0;
         const process = machine.start(`process${index}`, 100 + index, uid);
-        const refusal = isWithoutLinks
+        const refusal = isWithoutLinks || numbersNames
           ? "UNSUPPORTED_ENVIRONMENT"
           : isPlanted
           ? "NOT_A_LOCK"
@@ -194,7 +228,11 @@ function lock(name: string, plan: Plan): Scenario {
           ? undefined
           : "EACCES";
         const makesDatabases = !bun.includes(index);
-        return taker(process, { times, refusal, makesDatabases }, holders);
+        return taker(
+          process,
+          { times, refusal, makesDatabases, numbersNames },
+          holders,
+        );
       });
       if (isOpen) actors.push(closer(machine.start("reader", 99)));
       return { scene, actors };
@@ -237,6 +275,21 @@ export const LOCK_SCENARIOS: readonly Scenario[] = [
   }),
   lock("a link that somebody has planted", { times: [1], isPlanted: true }),
   lock("no hard links", { times: [1, 1], isWithoutLinks: true }),
+  lock("names that are inodes of their own", {
+    times: [2, 1],
+    locksNames: true,
+  }),
+  lock("names that are inodes of their own, on Bun, one is killed", {
+    times: [1, 1],
+    locksNames: true,
+    bun: [0, 1],
+    kills: 1,
+  }),
+  lock("names that have numbers of their own", {
+    times: [1, 1],
+    locksNames: true,
+    numbersNames: true,
+  }),
 ];
 
 /** For which the short form has no time. */

@@ -58,10 +58,15 @@ export interface PortOptions {
   /** Distinguishes a name from all that somebody still knows. */
   freshNumber?(): number;
   /**
-   * Of these files nobody may ask for the number of links or the mode: what
-   * others do to them would make states that differ in nothing else.
+   * Of these files nobody may ask for the mode, and who asks for the number of
+   * their names is noted: what others do to them would make states that differ
+   * in nothing else.
    */
   readonly plain?: RegExp | undefined;
+  /** Told what somebody has asked of a plain file. */
+  asked?(what: string): void;
+  /** Whether each name of a file shows a number of its own. */
+  readonly numbersNames?: boolean;
 }
 
 const AT_ONCE: Schedule = (_call, perform) =>
@@ -146,8 +151,9 @@ export class MachinePort implements Port {
     return this.clock += this.tick;
   }
 
-  isAlive(): undefined {
-    return undefined;
+  /** As another container's look: of nobody it is known that he still works. */
+  isAlive(): false {
+    return false;
   }
 
   startedAt(): undefined {
@@ -196,22 +202,36 @@ export class MachinePort implements Port {
     }
   }
 
+  #numbered(status: FileStatus, path: string): FileStatus {
+    return this.#options.numbersNames && status.kind === "file"
+      ? { ...status, ino: hash(path) }
+      : status;
+  }
+
   readonly #raw: SystemCalls = {
     create: (path, mode) => this.process.create(path, mode),
+    createChangeable: (path, mode) => this.process.create(path, mode),
     open: (path) => this.process.open(path),
+    openChangeable: (path) => this.process.open(path),
     openAppend: (path) => this.process.openAppend(path),
     read: (file, into, position) =>
       this.process.read(descriptor(file), into, position),
     write: (file, bytes) => this.process.write(descriptor(file), bytes),
-    fstat: (file) => statusOf(this.process.fstat(descriptor(file))),
+    fstat: (file) => {
+      const opened = descriptor(file);
+      return this.#numbered(statusOf(this.process.fstat(opened)), opened.path);
+    },
     fchmod: (file, mode) => this.process.chmod(descriptor(file), mode),
     fchown: (file, uid, gid) => this.process.chown(descriptor(file), uid, gid),
     fsync: (file) => this.process.fsync(descriptor(file)),
     truncate: (file, length) => this.process.truncate(descriptor(file), length),
     close: (file) => this.process.close(descriptor(file)),
     lstat: (path) => {
-      const status = statusOf(this.process.lstat(path));
-      return this.#options.plain?.test(path) ? plain(status) : status;
+      const inode = this.process.lstat(path);
+      const status = this.#numbered(statusOf(inode), path);
+      const { plain, asked } = this.#options;
+      const isGuarded = status.kind === "file" && plain?.test(path);
+      return isGuarded ? guarded(status, asked) : status;
     },
     access: (path) => {
       try {
@@ -225,6 +245,7 @@ export class MachinePort implements Port {
     readlink: (path) => this.process.readlink(path),
     realpath: (path) => this.process.realpath(path),
     mkdir: (path) => this.process.mkdir(path),
+    rmdir: (path) => this.process.rmdir(path),
     link: (from, to) => this.process.link(from, to),
     rename: (from, to) => this.process.rename(from, to),
     unlink: (path) => this.process.unlink(path),
@@ -265,10 +286,17 @@ function statusOf(inode: Inode): FileStatus {
   return { kind, size, mode, uid, gid, nlink, ...times, dev: device, ino };
 }
 
-const NOT_PLAIN = ["mode", "gid", "nlink"] as const;
+const NOT_PLAIN = ["mode", "gid"] as const;
 
-/** Without what nobody may ask for. */
-function plain(status: FileStatus): FileStatus {
+/** How many names there are, as far as a protocol may ask: one, two or more. */
+const MOST_NAMES = 3;
+
+/** Without what nobody may ask for; of the number of names it is told when somebody asks. */
+function guarded(
+  status: FileStatus,
+  asked: (what: string) => void = () => {},
+): FileStatus {
+  const nlink = Math.min(status.nlink, MOST_NAMES);
   for (const field of NOT_PLAIN) {
     Object.defineProperty(status, field, {
       enumerable: false,
@@ -277,6 +305,13 @@ function plain(status: FileStatus): FileStatus {
       },
     });
   }
+  Object.defineProperty(status, "nlink", {
+    enumerable: false,
+    get() {
+      asked(`${nlink} names`);
+      return nlink;
+    },
+  });
   return status;
 }
 

@@ -46,10 +46,14 @@ export interface Inode {
   readonly entries: Map<string, Inode>;
   /** How many descriptors are open. */
   opened: number;
-  /** The process that has it locked. */
-  lockedBy: Process | undefined;
-  /** Those that have a shared lock of it. */
-  readonly sharedBy: Set<Process>;
+  /** Those who have it locked; by each of its names, where names are inodes of their own to the kernel. */
+  readonly locks: Map<string, FileLocks>;
+}
+
+/** Who has a file locked. */
+export interface FileLocks {
+  exclusive: Process | undefined;
+  readonly shared: Set<Process>;
 }
 
 /** An open file. */
@@ -90,6 +94,8 @@ export class Machine {
   hasHardLinks = true;
   /** Whether nobody may link a file that he may neither own nor write to, as Linux has it by default. */
   protectsHardLinks = true;
+  /** Whether each name of a file is an inode of its own to the kernel, as below a FUSE daemon that goes by paths. */
+  locksNames = false;
   /**
    * Files of which nobody asks what a crash leaves: the disk knows nothing of
    * them, and they go by their numbers.
@@ -164,6 +170,13 @@ export class Machine {
     this.disk.rename([{ directory: directory.id, name, node: undefined }]);
   }
 
+  rmdir(directory: Inode, name: string, inode: Inode): void {
+    // Its own name for itself.
+    inode.nlink--;
+    directory.nlink--;
+    this.unlink(directory, name);
+  }
+
   isFleeting(name: string): boolean {
     return this.fleeting?.test(name) ?? false;
   }
@@ -178,13 +191,13 @@ export class Machine {
     if (to.entries.has(newName)) this.#remove(to, newName);
     this.#set(to, newName, inode);
     this.#remove(from, oldName);
-    this.disk.rename(changes);
+    if (!this.isFleeting(newName)) this.disk.rename(changes);
   }
 
   change(inode: Inode, metadata: Metadata): void {
     Object.assign(inode, metadata);
     this.revision++;
-    this.disk.change(inode.id, metadata);
+    if (this.disk.nodes.has(inode.id)) this.disk.change(inode.id, metadata);
   }
 
   /** Takes as many bytes as there is room for. */
@@ -206,6 +219,16 @@ export class Machine {
     this.revision++;
     inode.bytes = inode.bytes.slice(0, length);
     this.disk.truncate(inode.id, length);
+  }
+
+  /** Who has locked what is open there. */
+  locksOf({ inode, path }: Pick<Descriptor, "inode" | "path">): FileLocks {
+    const key = this.locksNames ? path : "";
+    let locks = inode.locks.get(key);
+    if (locks === undefined) {
+      inode.locks.set(key, locks = { exclusive: undefined, shared: new Set() });
+    }
+    return locks;
   }
 
   /** Frees what has neither a name nor a descriptor. */
@@ -238,8 +261,7 @@ export class Machine {
       text,
       entries: new Map(),
       opened: 0,
-      lockedBy: undefined,
-      sharedBy: new Set(),
+      locks: new Map(),
     };
     this.inodes.set(inode.id, inode);
     return inode;
@@ -393,19 +415,24 @@ export class Process {
   /** Whether the file is this process's now; it stays so until it closes any descriptor of it. */
   tryLock(file: Descriptor): boolean {
     this.#checkOpen("lock", file);
-    const { inode } = file;
-    if ([...inode.sharedBy].some((other) => other !== this)) return false;
-    inode.lockedBy ??= this;
-    return inode.lockedBy === this;
+    const locks = this.#machine.locksOf(file);
+    if ([...locks.shared].some((other) => other !== this)) return false;
+    locks.exclusive ??= this;
+    return locks.exclusive === this;
   }
 
   /** Whether it shares the file now with whoever else does; it does so for as long. */
   tryShare(file: Descriptor): boolean {
     this.#checkOpen("lock", file);
-    const { lockedBy, sharedBy } = file.inode;
-    if (lockedBy !== undefined && lockedBy !== this) return false;
-    sharedBy.add(this);
+    if (this.isLockedElsewhere(file)) return false;
+    this.#machine.locksOf(file).shared.add(this);
     return true;
+  }
+
+  /** Whether another process has it locked. */
+  isLockedElsewhere(file: Descriptor): boolean {
+    const { exclusive } = this.#machine.locksOf(file);
+    return exclusive !== undefined && exclusive !== this;
   }
 
   close(
@@ -418,8 +445,9 @@ export class Process {
     const { inode } = file;
     inode.opened--;
     if (!keepsLocks) {
-      inode.sharedBy.delete(this);
-      if (inode.lockedBy === this) inode.lockedBy = undefined;
+      const locks = this.#machine.locksOf(file);
+      locks.shared.delete(this);
+      if (locks.exclusive === this) locks.exclusive = undefined;
     }
     this.#machine.free(inode);
   }
@@ -448,6 +476,20 @@ export class Process {
     if (inode !== undefined) throw new PosixError("EEXIST", "mkdir", path);
     this.#checkAccess("mkdir", path, directory, 0o3);
     this.#make(directory, name, "directory", 0o777 & ~this.umask);
+  }
+
+  rmdir(path: string): void {
+    const place = this.#find("rmdir", path, false);
+    const { inode } = place;
+    if (inode === undefined) throw new PosixError("ENOENT", "rmdir", path);
+    if (inode.kind !== "directory") {
+      throw new PosixError("ENOTDIR", "rmdir", path);
+    }
+    if (inode.entries.size > 0) {
+      throw new PosixError("ENOTEMPTY", "rmdir", path);
+    }
+    this.#checkRemoval("rmdir", path, place);
+    this.#machine.rmdir(place.directory, place.name, inode);
   }
 
   symlink(text: string, path: string): void {

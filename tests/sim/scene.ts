@@ -40,6 +40,10 @@ export interface Scene<C extends Claim = FileClaim> {
   readonly paths: ReadonlySet<string>;
   /** Other paths that there may be for a while. */
   readonly passing?: RegExp | undefined;
+  /** Of what nothing ever changes that a look at it tells. */
+  readonly unchanging?: ReadonlySet<string> | undefined;
+  /** Names in a directory of which nobody who reads it takes notice. */
+  readonly ignored?: RegExp | undefined;
   /** Those that may stay although nobody was killed. */
   readonly staying?: RegExp | undefined;
   /** Whether nobody but the owner may at any time read what is written. */
@@ -49,7 +53,7 @@ export interface Scene<C extends Claim = FileClaim> {
 }
 
 export const TEMPORARY: RegExp =
-  /^\..*\.\d+\.[\da-f]{8}-[\da-f]{4}-4[\da-f]{3}-[\da-f]{4}-[\da-f]{12}\.tmp$/;
+  /^\..*\.\d+\.[\da-f]{8}-[\da-f]{4}-4[\da-f]{3}-[\da-f]{4}-[\da-f]{12}(?:\.\d+)?\.tmp$/;
 
 /** Looks at the living machine. */
 export function lookAlive(scene: Scene<Claim>): void {

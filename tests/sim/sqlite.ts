@@ -99,13 +99,21 @@ export class SimulatedSqlite {
       if (!(error instanceof PosixError)) throw error;
       const isMissing = error.code === "ENOENT";
       if (error.code !== "EACCES" && !isMissing) throw error;
-      if (isMissing && !this.#makesMissing) {
-        throw new PosixError("SQLITE_CANTOPEN", "openDatabase", path);
-      }
-      return isMissing
-        ? [this.#process.create(this.#destination(path), 0o644), false]
-        : [this.#process.open(path), true];
+      if (isMissing) return [this.#createFile(path), false];
+      return [this.#process.open(path), true];
     }
+  }
+
+  #createFile(path: string): Descriptor {
+    try {
+      if (this.#makesMissing) {
+        return this.#process.create(this.#destination(path), 0o644);
+      }
+    } catch (error) {
+      if (!(error instanceof PosixError)) throw error;
+      if (error.code !== "ENOENT") throw error;
+    }
+    throw new PosixError("SQLITE_CANTOPEN", "openDatabase", path);
   }
 
   /** Where a link leads to a file that is missing, that one is made. */
@@ -125,9 +133,7 @@ export class SimulatedSqlite {
       other !== database && other.file.inode === inode &&
       other.state === "exclusive"
     );
-    const isHeldElsewhere = inode.lockedBy !== undefined &&
-      inode.lockedBy !== this.#process;
-    if (isHeldHere || isHeldElsewhere) {
+    if (isHeldHere || this.#process.isLockedElsewhere(database.file)) {
       throw new PosixError("SQLITE_BUSY", "execute", database.path);
     }
   }

@@ -18,10 +18,13 @@ export function machineKey({ root, inodes, processes }: Machine): string {
   ]);
   for (const inode of seen) {
     const { id, ino, mode, uid, gid, nlink, bytes } = inode;
-    const { lockedBy, sharedBy } = inode;
     parts.push(id, `${ino},${mode},${uid},${gid},${nlink}`, bytes.join());
-    if (lockedBy !== undefined) parts.push(`locked by ${lockedBy.name}`);
-    for (const { name } of sharedBy) parts.push(`shared by ${name}`);
+    for (const [path, { exclusive, shared }] of inode.locks) {
+      if (exclusive !== undefined) {
+        parts.push(`locked ${path} by ${exclusive.name}`);
+      }
+      for (const { name } of shared) parts.push(`shared ${path} by ${name}`);
+    }
     for (const [name, child] of [...inode.entries].sort(byName)) {
       parts.push(name, child.id);
       seen.add(child);

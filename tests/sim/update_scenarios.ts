@@ -5,9 +5,11 @@
  * @module
  */
 
-import { acquire, type HeldLock, lockPlace, release } from "../../_lock.ts";
+import { lockPlace } from "../../_claim.ts";
+import { acquire, type HeldLock, release } from "../../_lock.ts";
 import {
   attempt,
+  call,
   failedWith,
   type Protocol,
   Refusal,
@@ -16,8 +18,14 @@ import { readWhole } from "../../_read_file.ts";
 import { prepare, writeWhole } from "../../_write.ts";
 import { FileClaim, Violation } from "./claims.ts";
 import type { Actor, Scenario, World } from "./interleave.ts";
-import { acquiring, LOCK_NAMES, lockMachine } from "./lock_scenarios.ts";
-import type { Process } from "./posix.ts";
+import {
+  acquiring,
+  IGNORED,
+  LOCK_NAMES,
+  lockMachine,
+  UNCHANGING,
+} from "./lock_scenarios.ts";
+import { PosixError, type Process } from "./posix.ts";
 import { liveView } from "./view.ts";
 
 const PATH = "/d/f";
@@ -33,6 +41,8 @@ interface Past {
   readonly looks: Map<string, boolean>;
   /** Whether somebody removes the lock by hand. */
   readonly isRemoved: boolean;
+  /** How often each process closes the lock file, as a watcher of the directory does. */
+  readonly closes: number;
 }
 
 function updater(process: Process, letter: string, past: Past): Actor {
@@ -50,10 +60,14 @@ function updater(process: Process, letter: string, past: Past): Actor {
           request: { ...request, path: PATH, symlinks: "replace", held },
           payload,
         });
-        yield* looking(writing, place.path, letter, process, past);
+        if (past.closes > 0) yield* writing;
+        else yield* looking(writing, held, letter, past);
         past.acknowledged.add(letter);
         past.claim.promise([text], true);
-        if (!past.isRemoved) checkAcknowledged(text, past);
+        // Of who has lost his lock after his rename, another one's follows.
+        if (!past.isRemoved && past.closes === 0) {
+          checkAcknowledged(text, past);
+        }
       }
       return (function* () {
         const held = yield* acquiring(
@@ -62,18 +76,18 @@ function updater(process: Process, letter: string, past: Past): Actor {
           knowsOnly,
         );
         if (held === undefined) throw new Violation(`${letter} gives up`);
-        const { own: { path, status: { dev, ino } } } = held;
+        const { claim: { path, status: { dev, ino } } } = held;
         knowsOnly(`holds ${path} ${dev}:${ino}`);
         try {
           yield* change(held);
         } finally {
-          yield* attempt(release(held));
+          yield* attempt(release(port, held));
         }
         return undefined;
       })();
     },
     resolved() {},
-    ...(past.isRemoved
+    ...(past.isRemoved || past.closes > 0
       ? {
         rejected(error) {
           if (error instanceof Refusal && error.code === "LOCK_LOST") return;
@@ -92,14 +106,13 @@ const WHOLE = {
 };
 
 /**
- * Nobody may write who, when he last looked, did not have the lock file that is
- * there locked. Between that look and the rename it may be lost unnoticed.
+ * Nobody may write who, when he last looked, did not hold the lock any more.
+ * Between that look and the rename it may be removed by hand unnoticed.
  */
 function* looking<T>(
   protocol: Protocol<T>,
-  lockFile: string,
+  { claim: { heldPath } }: HeldLock,
   letter: string,
-  process: Process,
   { looks }: Past,
 ): Protocol<T> {
   let step = protocol.next();
@@ -109,12 +122,11 @@ function* looking<T>(
     try {
       result = yield step.value;
     } catch (error) {
+      if (path === heldPath) looks.set(letter, false);
       step = protocol.throw(error);
       continue;
     }
-    if (name === "lstat" && path === lockFile) {
-      looks.set(letter, process.lstat(path).lockedBy === process);
-    }
+    if (path === heldPath) looks.set(letter, true);
     if (name === "rename" && !looks.get(letter)) {
       throw new Violation(`${letter} writes, and does not have its lock`);
     }
@@ -136,10 +148,38 @@ function remover(process: Process, path: string): Actor {
   return {
     process,
     *start(): Protocol<undefined> {
-      try {
-        yield { name: "unlink", args: [path], cost: "cheap" };
-      } catch (error) {
-        if (!failedWith(error, "ENOENT")) throw error;
+      const names = yield* ifThere(call("readdir", path));
+      for (const name of names ?? []) {
+        yield* ifThere(call("unlink", `${path}/${name}`));
+      }
+      yield* ifThere(call("rmdir", path));
+      return undefined;
+    },
+    resolved() {},
+  };
+}
+
+function* ifThere<T>(protocol: Protocol<T>): Protocol<T | undefined> {
+  try {
+    return yield* protocol;
+  } catch (error) {
+    if (failedWith(error, "ENOENT", "ENOTEMPTY")) return undefined;
+    throw error;
+  }
+}
+
+/** A thread of a process that opens and closes the lock file, which frees every lock that the process has of it. */
+function watcher(process: Process, watching: Process, times: number): Actor {
+  return {
+    process: watching,
+    *start(): Protocol<undefined> {
+      for (let time = 0; time < times; time++) {
+        yield { name: "lstat", args: ["/e"], cost: "cheap" };
+        try {
+          process.close(process.open("/d/.f.lock/lock"));
+        } catch (error) {
+          if (!(error instanceof PosixError)) throw error;
+        }
       }
       return undefined;
     },
@@ -153,10 +193,12 @@ interface Plan {
   readonly isLeft?: true;
   /** Whether somebody removes the lock by hand. */
   readonly isRemoved?: true;
+  /** How often each process closes the lock file, as a watcher of the directory does. */
+  readonly closes?: number;
 }
 
 function updates(name: string, plan: Plan): Scenario {
-  const { letters, kills = 0, isLeft, isRemoved = false } = plan;
+  const { letters, kills = 0, isLeft, isRemoved = false, closes = 0 } = plan;
   return {
     name,
     kills,
@@ -179,20 +221,27 @@ function updates(name: string, plan: Plan): Scenario {
         acknowledged: new Set(),
         looks: new Map(),
         isRemoved,
+        closes,
       };
       const scene = {
         operation: name,
         machine,
         claims: [claim],
         innocents: new Map<string, string>(),
-        paths: new Set(["/d", PATH]),
+        paths: new Set(["/d", "/e", PATH]),
         passing: LOCK_NAMES,
-        staying: isRemoved ? /^\/d\/\.f\.lock$/ : undefined,
+        ignored: IGNORED,
+        unchanging: UNCHANGING,
+        staying: isRemoved || closes > 0 ? LOCK_NAMES : undefined,
         isSecret: false,
       };
       const actors = [...letters].map((letter, index) =>
         updater(machine.start(`process${index}`, 100 + index), letter, past)
       );
+      for (const { process } of closes > 0 ? [...actors] : []) {
+        const watching = machine.start(`watcher of ${process.name}`, 98);
+        actors.push(watcher(process, watching, closes));
+      }
       if (isRemoved) {
         actors.push(remover(machine.start("hand", 99), "/d/.f.lock"));
       }
@@ -221,6 +270,10 @@ function arrangements(letters: string): string[] {
 
 export const UPDATE_SCENARIOS: readonly Scenario[] = [
   updates("two updates, one of which is killed", { letters: "AB", kills: 1 }),
+  updates("two updates, and watchers that free their locks", {
+    letters: "AB",
+    closes: 1,
+  }),
   updates("an update, and somebody who removes the lock", {
     letters: "A",
     isRemoved: true,

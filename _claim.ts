@@ -227,7 +227,7 @@ function* hasOnlyClosing(path: string): Protocol<boolean> {
     const names = yield* call("readdir", path);
     return names.every((name) => name.startsWith(".fuse_hidden"));
   } catch (error) {
-    if (failedWith(error, ...GONE)) return false;
+    if (error instanceof SystemCallError) return false;
     throw error;
   }
 }

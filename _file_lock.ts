@@ -21,6 +21,7 @@ import {
   type Patience,
   release,
 } from "./_lock.ts";
+import { type Permit, permit, permitAtOnce } from "./_lock_permits.ts";
 import { holderHere, type Turn, turn, turnAtOnce } from "./_lock_queue.ts";
 import type { Lock } from "./_options.ts";
 import { directoryOf } from "./_path.ts";
@@ -93,22 +94,37 @@ async function answerTo(
   { wanted, begun, turn }: AskedLock,
   notBefore: number,
 ): Promise<FileLock | undefined> {
-  const { port, request, timeoutMs, isPatient } = wanted;
-  const { retryMs, signal } = request;
+  const { port, request: { retryMs, signal }, timeoutMs, isPatient } = wanted;
   const mine = await turn;
   if (mine === undefined) return undefined;
+  let allowed: Permit | undefined;
   try {
     const from = isPatient ? Math.max(mine.since, notBefore) : begun;
-    const patience = { deadline: from + timeoutMs, retryMs, signal };
-    const held = await runAsync(port, takeKernelLock(wanted, patience));
-    if (held !== undefined) return new FileLock(wanted, held, mine);
+    const left = isPatient ? Infinity : from + timeoutMs - port.now();
+    const isBrief = timeoutMs <= BRIEF_MS;
+    allowed = isBrief
+      ? permitAtOnce(port)
+      : await permit(port, left, signal);
+    if (allowed !== undefined) {
+      const asked = isPatient ? Math.max(from, port.now()) : from;
+      const patience = { deadline: asked + timeoutMs, retryMs, signal };
+      const held = await runAsync(port, takeKernelLock(wanted, patience));
+      if (held !== undefined) {
+        return new FileLock(wanted, held, mine, allowed);
+      }
+    }
   } catch (error) {
+    allowed?.();
     mine.end(false);
     throw error;
   }
+  allowed?.();
   mine.end(false);
   return undefined;
 }
+
+/** Who waits no longer than that for a lock does not wait for others to give theirs back. */
+const BRIEF_MS = 1000;
 
 /** Waits for the lock; `undefined` if it was not to be had in time. */
 export async function tryFor(
@@ -124,14 +140,17 @@ export function tryForSync(wanted: WantedLock): FileLock | undefined {
   const { retryMs, signal } = request;
   const mine = turnAtOnce(port, place.path);
   if (mine === undefined) return undefined;
+  const allowed = permitAtOnce(port);
   try {
     const patience = { deadline: port.now() + timeoutMs, retryMs, signal };
     const held = runSync(port, takeKernelLock(wanted, patience));
-    if (held !== undefined) return new FileLock(wanted, held, mine);
+    if (held !== undefined) return new FileLock(wanted, held, mine, allowed);
   } catch (error) {
+    allowed();
     mine.end(false);
     throw error;
   }
+  allowed();
   mine.end(false);
   return undefined;
 }
@@ -233,12 +252,19 @@ export class FileLock implements Lock {
   readonly held: HeldLock;
   readonly #wanted: WantedLock;
   readonly #turn: Turn;
+  readonly #permit: Permit;
   /** What is done under it. */
   readonly #inFlight = new Set<Promise<unknown>>();
   #released: Promise<void> | undefined;
 
-  constructor(wanted: WantedLock, held: HeldLock, turn: Turn) {
+  constructor(
+    wanted: WantedLock,
+    held: HeldLock,
+    turn: Turn,
+    permit: Permit,
+  ) {
     turn.hold(wanted.attempt);
+    this.#permit = permit;
     this.path = held.place.file;
     this.held = held;
     this.#wanted = wanted;
@@ -291,6 +317,7 @@ export class FileLock implements Lock {
     } catch (error) {
       throw explain(port, attempt, error);
     } finally {
+      this.#permit();
       this.#turn.end(true);
     }
   }
@@ -311,6 +338,7 @@ export class FileLock implements Lock {
     } catch (error) {
       throw explain(port, attempt, error);
     } finally {
+      this.#permit();
       this.#turn.end(true);
     }
   }

@@ -379,7 +379,8 @@ function* succeed(
   for (const other of yield* claimants(port, place)) {
     if (other.path === claim.heldPath) continue;
     if (!other.isHeld) {
-      if (isLeft(port, other)) yield* unlinkIfPresent(other.path);
+      // What may not be removed does no harm.
+      if (isLeft(port, other)) yield* attempt(unlinkIfPresent(other.path));
       continue;
     }
     if (yield* endsInTime(port, other, wait)) continue;
@@ -430,7 +431,8 @@ function* abandon(
   yield* unlinkIfPresent(claim.heldPath);
   if (database !== undefined) {
     try {
-      yield* removeLone(port, place, claim, database);
+      // Else somebody has it, and removes it.
+      yield* attempt(removeLone(port, place, claim, database));
     } finally {
       yield* inlineCall("closeDatabase", database);
     }
@@ -446,13 +448,7 @@ function* removeLone(
   database: Database,
 ): Protocol<void> {
   if (!(yield* isAlone(port, place, claim, 1))) return;
-  try {
-    yield* begin(database);
-  } catch (error) {
-    // Somebody has it, and removes it.
-    if (error instanceof SystemCallError) return;
-    throw error;
-  }
+  yield* begin(database);
   yield* unlinkIfLone(port, place, claim);
 }
 
@@ -470,8 +466,8 @@ function* unlinkIfLone(
 interface Run {
   /** When it got it first. */
   readonly since: number;
-  /** Until when it does not ask again. */
-  readonly yieldsUntil: number;
+  /** When it gave it back, to ask no more until others have had it. */
+  readonly endedAt: number | undefined;
 }
 
 const runsByPort = new WeakMap<Port, Map<string, Run>>();
@@ -488,13 +484,10 @@ function runsOf(port: Port): Map<string, Run> {
 /** For so long one that asks again and again is faster than those that wait. */
 const LONGEST_RUN_MS = 20;
 
-/** In which each of those that wait asks at least once. */
-const YIELD_MS = 1.5 * LONGEST_PAUSE_MS;
-
 function noteHold(port: Port, { path }: LockPlace): void {
   const runs = runsOf(port);
   if (runs.has(path)) return;
-  runs.set(path, { since: port.now(), yieldsUntil: -Infinity });
+  runs.set(path, { since: port.now(), endedAt: undefined });
   const [oldest] = runs.keys();
   if (runs.size > MOST_RUNS && oldest !== undefined) runs.delete(oldest);
 }
@@ -510,19 +503,31 @@ function noteRelease(
   if (!isWanted) {
     runs.delete(path);
   } else if (port.now() - run.since >= LONGEST_RUN_MS) {
-    runs.set(path, { ...run, yieldsUntil: port.now() + YIELD_MS });
+    runs.set(path, { ...run, endedAt: port.now() });
   }
 }
 
+/** In which each of those that wait asks at least once, unless it is delayed. */
+const YIELD_MS = 1.5 * LONGEST_PAUSE_MS;
+
+/** After so long who waits does not want it, or cannot be told to run. */
+const LONGEST_YIELD_MS = 100;
+
 /** Lets others go first, or a busy process that asks at once would starve those that wait. */
-function* giveWay(
-  port: Port,
-  { path }: LockPlace,
-  wait: Wait,
-): Protocol<void> {
+function* giveWay(port: Port, place: LockPlace, wait: Wait): Protocol<void> {
   const runs = runsOf(port);
-  const left = (runs.get(path)?.yieldsUntil ?? -Infinity) - port.now();
-  if (left <= 0) return;
-  runs.delete(path);
-  yield* wait.sleep(left);
+  const { endedAt } = runs.get(place.path) ?? {};
+  if (endedAt === undefined) return;
+  runs.delete(place.path);
+  const asked = port.date();
+  const end = endedAt + LONGEST_YIELD_MS;
+  let left = endedAt + YIELD_MS - port.now();
+  while (left > 0 && wait.leftMs > 0) {
+    yield* wait.sleep(left);
+    const others = yield* claimants(port, place);
+    const isWaiting = ({ since, isHeld, pid }: Claimant) =>
+      !isHeld && since <= asked && port.isAlive(pid) !== false;
+    if (others.some(({ isHeld }) => isHeld) || !others.some(isWaiting)) return;
+    left = Math.min(YIELD_MS, end - port.now());
+  }
 }

@@ -6,7 +6,7 @@
  */
 
 import { claimants, type LockPlace, lockPlace } from "./_claim.ts";
-import { acquire, release } from "./_lock.ts";
+import { acquire, type HeldLock, release } from "./_lock.ts";
 import { joinPath } from "./_path.ts";
 import {
   attempt,
@@ -18,6 +18,7 @@ import {
   Refusal,
 } from "./_protocol.ts";
 import type { Port } from "./_runtime/port.ts";
+import { isSame } from "./_target.ts";
 import { createTemporary, removeTemporary } from "./_temporary.ts";
 
 /** Tries one thing; returns what it found in words, and throws where it is not as it must be. */
@@ -194,24 +195,45 @@ function* locks(port: Port, directory: string): Protocol<string> {
     }
     try {
       const second = yield* acquire(port, place, patience());
-      if (second === undefined) return "who holds it excludes a second";
-      yield* release(port, second);
+      if (second !== undefined) {
+        yield* release(port, second);
+        throw wrong("two held one lock at once");
+      }
+      return yield* excludesElsewhere(place, held);
     } finally {
       yield* release(port, held);
     }
   } catch (error) {
     // No other process knows its name, so nobody else ever removes these.
-    yield* attempt(removeLinks(port, place));
-    yield* attempt(call("unlink", place.path));
+    yield* attempt(removeLock(port, place));
     throw error;
   }
-  throw wrong("two held one lock at once");
 }
 
-function* removeLinks(port: Port, place: LockPlace): Protocol<void> {
+/** In one process, SQLite excludes a second holder whatever the kernel does. */
+function* excludesElsewhere(
+  { lockFile }: LockPlace,
+  { claim }: HeldLock,
+): Protocol<string> {
+  const tried = yield* blockingCall("lockElsewhere", lockFile);
+  if (tried === "held") return "who holds it excludes a second process";
+  if (tried === "free") {
+    throw wrong("a second process got the lock while it was held");
+  }
+  const own = yield* call("lstat", lockFile);
+  const other = yield* call("lstat", claim.heldPath);
+  if (own.nlink < 2 || !isSame(own, other)) {
+    throw wrong("two names of a file do not look like one file");
+  }
+  return "two names of a file look like one, and who holds it excludes a second; another process, which could not be started here (on Deno: --allow-run), was not asked";
+}
+
+function* removeLock(port: Port, place: LockPlace): Protocol<void> {
   for (const { path } of yield* claimants(port, place)) {
     yield* attempt(call("unlink", path));
   }
+  yield* attempt(call("unlink", place.lockFile));
+  yield* attempt(call("rmdir", place.path));
 }
 
 /** On the usual file systems, and on eCryptfs. */

@@ -17,6 +17,7 @@ import {
   type Port,
   type SystemCalls,
 } from "./port.ts";
+import { argumentsFor, triedAs } from "./second_process.ts";
 import { connecting, sqliteCalls } from "./sqlite.ts";
 import { filesystemStatus } from "./statfs.ts";
 
@@ -153,6 +154,10 @@ const sync: SystemCalls = {
   readdir: (path) => Array.from(Deno.readDirSync(path), ({ name }) => name),
   statfs: (path) => filesystemStatus(nodeFs().statfsSync(path)),
   ...sqlite.sync,
+  lockElsewhere(path) {
+    const output = secondProcess(path)?.outputSync();
+    return output && triedAs(new TextDecoder().decode(output.stdout));
+  },
   sleep: (ms) =>
     void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms),
 };
@@ -211,8 +216,20 @@ const async: AsyncSystemCalls = {
   statfs: async (path) =>
     filesystemStatus(await nodeFs().promises.statfs(path)),
   ...sqlite.async,
+  async lockElsewhere(path) {
+    const output = await secondProcess(path)?.output();
+    return output && triedAs(new TextDecoder().decode(output.stdout));
+  },
   sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
 };
+
+/** One that tries a lock, where Deno may start it. */
+function secondProcess(path: string): Deno.Command | undefined {
+  const { state } = Deno.permissions.querySync({ name: "run" });
+  if (state !== "granted") return undefined;
+  const args = argumentsFor(Deno.execPath(), path);
+  return args && new Deno.Command(Deno.execPath(), { args, stderr: "null" });
+}
 
 /** A short call, made at once. */
 function settled<Args extends unknown[], R>(

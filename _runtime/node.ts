@@ -17,6 +17,7 @@ import type {
 import { errnoName } from "./errno.ts";
 import { createHash } from "./hash.ts";
 import { isAlive, threadStartedAt } from "./process.ts";
+import { argumentsFor, triedAs } from "./second_process.ts";
 import { connecting, sqliteCalls } from "./sqlite.ts";
 import { filesystemStatus } from "./statfs.ts";
 
@@ -82,6 +83,21 @@ export function nodePort(): Port {
   const create = (path: string, mode: number) =>
     new NodeFile(path, fs.openSync(path, "wx", mode));
 
+  const lockElsewhere = (path: string) => {
+    const args = argumentsFor(process.execPath, path);
+    if (args === undefined) return undefined;
+    try {
+      const { execFileSync } = process.getBuiltinModule("node:child_process");
+      const output = execFileSync(process.execPath, args, {
+        encoding: "utf8",
+        stdio: ["ignore", "pipe", "ignore"],
+      });
+      return triedAs(output);
+    } catch {
+      return undefined;
+    }
+  };
+
   const openSync = (path: string) => new NodeFile(path, fs.openSync(path, "r"));
 
   const sync: SystemCalls = {
@@ -120,6 +136,7 @@ export function nodePort(): Port {
     readdir: (path) => fs.readdirSync(path),
     statfs: (path) => filesystemStatus(fs.statfsSync(path)),
     ...sqlite.sync,
+    lockElsewhere,
     sleep: (ms) =>
       void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms),
   };
@@ -196,6 +213,18 @@ export function nodePort(): Port {
     readdir: (path) => readdir(path),
     statfs: async (path) => filesystemStatus(await statfs(path)),
     ...sqlite.async,
+    async lockElsewhere(path) {
+      const args = argumentsFor(process.execPath, path);
+      if (args === undefined) return undefined;
+      const { execFile } = process.getBuiltinModule("node:child_process");
+      return await new Promise((resolve) =>
+        execFile(
+          process.execPath,
+          args,
+          (error, stdout) => resolve(error ? undefined : triedAs(stdout)),
+        )
+      );
+    },
     sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
   };
 

@@ -9,6 +9,8 @@
  * @module
  */
 
+import type { Tried } from "./second_process.ts";
+
 /** An open file or directory. Only the port that opened it looks inside. */
 export interface OpenFile {
   /** The path it was opened by; Deno can change mode and owner only by path. */
@@ -104,6 +106,8 @@ export interface SystemCalls {
   execute(database: Database, sql: string): void;
   /** Takes back what a transaction has changed, and frees its lock. */
   closeDatabase(database: Database): void;
+  /** Tries to lock a file from a second process; `undefined` where none can be started. */
+  lockElsewhere(path: string): Tried | undefined;
 }
 
 /** The same calls, each off the event loop's thread. */

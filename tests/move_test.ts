@@ -7,6 +7,7 @@ import {
   readdirSync,
   readFileSync,
   renameSync,
+  rmSync,
   statSync,
   symlinkSync,
   unlinkSync,
@@ -866,7 +867,9 @@ test("a move that loses one of its locks leaves no checksum beside the new name"
     await writeTextAtomic(from, "content", { checksum: true });
     const port = new FaultPort().intercept(({ name, args: [, path] }) => {
       const isPlaced = name === "rename" && path === `${to}.sha256`;
-      if (isPlaced) unlinkSync(join(dirname(from), ".f.lock"));
+      if (isPlaced) {
+        rmSync(join(dirname(from), ".f.lock"), { recursive: true });
+      }
       return undefined;
     });
     const error = await rejection(onPort(port, () => moveAtomic(from, to)));

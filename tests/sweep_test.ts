@@ -124,46 +124,61 @@ for (const form of FORMS) {
 
   test(`${form.name}: names of a lock go where it is free, and stay where it is held`, () =>
     inScratch(async (directory) => {
-      const lockFile = join(directory, ".f.lock");
-      const name = () => `${lockFile}.7.1700000000000.${crypto.randomUUID()}`;
+      const lock = join(directory, ".f.lock");
+      const lockFile = join(lock, "lock");
+      const name = () =>
+        join(lock, `7.1700000000000.${crypto.randomUUID()}.held`);
+      mkdirSync(lock);
       writeFileSync(lockFile, "");
-      const links = [name(), name()];
-      for (const path of links) linkSync(lockFile, path);
+      const claims = [name(), name()];
+      for (const path of claims) linkSync(lockFile, path);
       const dry = await form.sweep(directory, { dryRun: true });
       assert.equal(dry.removed.length, 0);
-      assert.equal(dry.kept.length, 3);
+      assert.equal(dry.kept.length, 4);
       const report = await form.sweep(directory);
       assert.deepEqual(
         report.removed.toSorted(),
-        [lockFile, ...links].toSorted(),
+        [lock, lockFile, ...claims].toSorted(),
       );
       assert.deepEqual(readdirSync(directory), []);
-      // Without its lock file.
-      const alone = name();
-      writeFileSync(alone, "");
-      assert.deepEqual((await form.sweep(directory)).removed, [alone]);
-      assert.deepEqual(readdirSync(directory), []);
+      // Without its lock file, and with nothing but that.
+      for (const left of [name(), lockFile]) {
+        mkdirSync(lock);
+        writeFileSync(left, "");
+        const { removed } = await form.sweep(directory);
+        assert.deepEqual(removed, [lock, left]);
+        assert.deepEqual(readdirSync(directory), []);
+      }
       await withLock(join(directory, "f"), async () => {
         linkSync(lockFile, name());
         const { removed, kept } = await form.sweep(directory);
         assert.deepEqual(removed, []);
-        assert.equal(kept.length, 3);
+        assert.equal(kept.length, 4);
         for (const { reason } of kept) assert.match(reason, /its lock is held/);
       });
       await form.sweep(directory);
       assert.deepEqual(readdirSync(directory), []);
     }));
 
-  test(`${form.name}: what only looks like a name of a lock stays`, () =>
+  test(`${form.name}: what only looks like a lock stays`, () =>
     inScratch(async (directory) => {
-      const uuid = crypto.randomUUID();
-      const notes = join(directory, `.notes.lock.12.345.${"a".repeat(36)}`);
-      writeFileSync(notes, "precious");
-      const full = join(directory, `.x.lock.12.345.${uuid}`);
-      writeFileSync(full, "precious");
-      await form.sweep(directory);
-      assert.equal(readFileSync(notes, "utf8"), "precious");
-      assert.equal(readFileSync(full, "utf8"), "precious");
+      const file = join(directory, ".file.lock");
+      writeFileSync(file, "");
+      const full = join(directory, ".full.lock");
+      mkdirSync(full);
+      writeFileSync(join(full, "lock"), "");
+      writeFileSync(join(full, "notes"), "precious");
+      // As other packages make them, while they are held.
+      const empty = join(directory, ".empty.lock");
+      mkdirSync(empty);
+      symlinkSync(full, join(directory, ".link.lock"));
+      const before = readdirSync(directory);
+      const { removed } = await form.sweep(directory);
+      assert.deepEqual(removed, []);
+      assert.deepEqual(readdirSync(directory), before);
+      assert.deepEqual(readdirSync(full), ["lock", "notes"]);
+      const old = await form.sweep(directory, { olderThanMs: 0 });
+      assert.deepEqual(old.removed, [empty]);
     }));
 
   test(`${form.name}: what another process that runs has written stays, however old`, () =>
@@ -223,17 +238,18 @@ for (const form of FORMS) {
       const uuid = crypto.randomUUID();
       const first = leave(directory, `.a.${dead}.${uuid}.tmp`);
       const second = leave(directory, `.b.${dead}.${uuid}.tmp`);
-      writeFileSync(join(directory, ".f.lock"), "not empty");
-      const link = `.f.lock.7.1.${uuid}`;
-      linkSync(join(directory, ".f.lock"), join(directory, link));
+      const lock = join(directory, ".f.lock");
+      mkdirSync(lock);
+      writeFileSync(join(lock, "lock"), "not empty");
+      linkSync(join(lock, "lock"), join(lock, `7.1.${uuid}`));
       const port = new FaultPort().fail("unlink", "EACCES", 1);
       const report = await onPort(port, () => form.sweep(directory));
       assert.equal(report.removed.length, 1);
       const [failed, ...locks] = report.kept;
       assert.ok([first, second].includes(failed?.path ?? ""));
       assert.match(failed?.reason ?? "", /unlink failed: EACCES/);
-      assert.equal(locks.length, 2);
-      assert.match(locks[0]?.reason ?? "", /is not a lock file/);
+      assert.equal(locks.length, 3);
+      assert.match(locks[0]?.reason ?? "", /is not a lock of this library/);
     }));
 
   test(`${form.name}: a malformed argument is a TypeError, a missing directory a NotFoundError`, () =>

@@ -62,6 +62,12 @@ const FORMS = [
   },
 ] as const;
 
+function renamesTo(port: FaultPort, path: string): boolean {
+  return port.calls.some(({ name, args: [, to] }) =>
+    name === "rename" && to === path
+  );
+}
+
 for (const form of FORMS) {
   test(`${form.name}: an update gets what is there, or initial, and tells what it has written`, () =>
     inScratch(async (directory) => {
@@ -102,7 +108,7 @@ for (const form of FORMS) {
         changed: false,
         receipt: undefined,
       });
-      assert.ok(!port.names.includes("rename"));
+      assert.ok(!renamesTo(port, path));
       assert.deepEqual(readdirSync(directory), ["f"]);
     }));
 
@@ -122,7 +128,7 @@ for (const form of FORMS) {
           () => form.updateText(path, same, options),
         );
         assert.equal(changed, false);
-        assert.ok(!port.names.includes("rename"));
+        assert.ok(!renamesTo(port, path));
         const opened = port.calls.filter(({ name }) => name === "open")
           .map(({ args: [path] }) => path);
         const syncs = port.names.filter((name) => name === "fsync").length;

@@ -25,7 +25,7 @@ import { withLock } from "../../lock.ts";
 import { STALE_MS } from "./aged_lock.ts";
 import { disturb, type Disturbance } from "./disturbance.ts";
 import { Program } from "./program.ts";
-import { inLab } from "./run.ts";
+import { inLab, run } from "./run.ts";
 import { BUN, cachesIn, DENO, NODE_24, RUNTIMES } from "./runtimes.ts";
 import { testimonyOf } from "./witness.ts";
 
@@ -360,6 +360,54 @@ for (const { name, ...crowd } of CROWDS) {
     }
     assert.fail("The lab does not see that this lock is none");
   });
+}
+
+/** However busy the machine is; who comes in turn meets one holder or two. */
+const MOST_HOLDS = 10;
+
+test("who asks again and again lets those go first who wait", (t) =>
+  inLab(async ({ directory, outside }) => {
+    const path = join(directory, "f");
+    const env = cachesIn(join(outside, "deno"));
+    for (const { name, command } of RUNTIMES) {
+      const count = join(directory, "count");
+      const greedy = started(
+        command(directory, "./greedy.ts", path, count),
+        env,
+      );
+      await greedy.printed(/began/);
+      const holds: number[] = [];
+      const taken = () => Number(readFileSync(count, "utf8"));
+      for (let time = 0; time < 20; time++) {
+        const before = taken();
+        await withLock(path, () => void holds.push(taken() - before), {
+          timeoutMs: 60_000,
+        });
+      }
+      greedy.signal("SIGKILL");
+      await greedy.ended;
+      t.diagnostic(`${name}: ${holds.join(", ")} holds meanwhile`);
+      assert.ok(Math.max(...holds) <= MOST_HOLDS, holds.join());
+    }
+  }));
+
+const MANY = 2000;
+
+for (const { name, command } of RUNTIMES) {
+  test(`${MANY} updates, appends and locks at once on ${name} find descriptors enough, of which there are 1024`, (t) =>
+    inLab(async ({ directory, outside }) => {
+      const program = [
+        ...["sh", "-c", 'ulimit -n 1024; exec "$@"', "sh"],
+        ...command(directory, "./many_locks.ts", directory, String(MANY)),
+      ];
+      const env = cachesIn(join(outside, "deno"));
+      const { code, stdout, stderr } = await run(program, { env });
+      assert.equal(code, 0, stderr);
+      t.diagnostic(stdout.trim().replaceAll("\n", ", "));
+      const names = readdirSync(directory);
+      assert.equal(names.length, 3 * MANY);
+      assert.deepEqual(names.filter((name) => name.startsWith(".")), []);
+    }));
 }
 
 const ROOT = 0;

@@ -52,6 +52,7 @@ const CODES: Readonly<Record<keyof SystemCalls, readonly string[]>> = {
   openDatabase: ["SQLITE_CANTOPEN"],
   execute: ["SQLITE_IOERR"],
   closeDatabase: [],
+  lockElsewhere: [],
   statfs: [],
   sleep: [],
 };

@@ -253,6 +253,7 @@ export class MachinePort implements Port {
     statfs: () => ({ type: 0xef53, freeBytes: Infinity }),
     openDatabase: (path) => this.#sqlite.open(path),
     execute: (database, sql) => this.#sqlite.execute(databaseOf(database), sql),
+    lockElsewhere: () => undefined,
     closeDatabase: (database) => this.#sqlite.close(databaseOf(database)),
     // Whole milliseconds: the jitter would make each run another one.
     sleep: (ms) => {

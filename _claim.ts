@@ -275,14 +275,19 @@ function* createIn(
     // The last who had a claim has removed the directory.
     if (failedWith(error, ...GONE)) return undefined;
     if (!failedWith(error, "EACCES")) throw error;
-    const status = yield* statusAt(place.path);
-    if (status === undefined) return undefined;
-    throw ofAnother(
-      place.path,
-      status,
-      `who does not let this process write in it: ${LET_US}`,
-    );
+    return yield* refuseAnother(place.path);
   }
+}
+
+/** Not where its holder has just removed it. */
+function* refuseAnother(path: string): Protocol<undefined> {
+  const status = yield* statusAt(path);
+  if (status === undefined) return undefined;
+  throw ofAnother(
+    path,
+    status,
+    `who does not let this process use it: ${LET_US}`,
+  );
 }
 
 const STICKY = 0o1000;
@@ -401,20 +406,13 @@ function* linkedTo(
     return true;
   } catch (error) {
     if (failedWith(error, "EEXIST", ...GONE)) return false;
-    const isRefused = failedWith(error, "EPERM", "EACCES");
-    if (!isRefused && !failedWith(error, ...NO_HARD_LINKS)) throw error;
     // Linux lets nobody link a file of another's that he may not write to.
-    if (from === place.lockFile && isRefused) {
-      const status = yield* statusAt(from);
-      // Its holder has just removed it.
-      if (status === undefined) return false;
-      throw ofAnother(
-        from,
-        status,
-        `who does not let this process use it: ${LET_US}`,
-      );
+    const isTheirs = from === place.lockFile && failedWith(error, "EPERM");
+    if (isTheirs || failedWith(error, "EACCES")) {
+      yield* refuseAnother(isTheirs ? from : place.path);
+      return false;
     }
-    if (failedWith(error, "EACCES")) throw error;
+    if (!failedWith(error, ...NO_HARD_LINKS)) throw error;
     if (from === place.lockFile && failedWith(error, "EMLINK")) {
       throw new Refusal(
         "EMLINK",

@@ -102,9 +102,7 @@ async function answerTo(
     const from = isPatient ? Math.max(mine.since, notBefore) : begun;
     const left = isPatient ? Infinity : from + timeoutMs - port.now();
     const isBrief = timeoutMs <= BRIEF_MS;
-    allowed = isBrief
-      ? permitAtOnce(port)
-      : await permit(port, left, signal);
+    allowed = isBrief ? permitAtOnce(port) : await permit(port, left, signal);
     if (allowed !== undefined) {
       const asked = isPatient ? Math.max(from, port.now()) : from;
       const patience = { deadline: asked + timeoutMs, retryMs, signal };

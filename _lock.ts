@@ -110,44 +110,71 @@ export function* acquire(
   patience: Patience,
 ): Protocol<HeldLock | undefined> {
   const wait = new Wait(port, patience);
-  yield* giveWay(port, place, wait);
-  let isComparable = false;
+  const comparison: Comparison = { isMade: false };
   for (let isFirst = true;; isFirst = false) {
     patience.signal?.throwIfAborted();
     if (!isFirst && wait.leftMs <= 0) return undefined;
-    const claim = yield* retrying(
-      port,
-      patience,
-      () => makeClaim(port, place),
-    );
-    if (claim === undefined) {
-      // Somebody is faster, or a file system does not find what it has made.
-      if (!isFirst) yield* wait.pause();
-      continue;
-    }
-    let database: Database | undefined;
     try {
-      database = yield* openLockFile(port, place, claim, patience);
-      const found = database === undefined
-        ? "again"
-        : yield* waitForTransaction(place, claim, database, wait);
-      if (
-        database !== undefined && found === "ours" &&
-        (yield* hold(port, place, claim, wait))
-      ) {
-        return { place, claim, database, staged: 0 };
-      }
-      if (found === "again" && !isComparable) {
-        isComparable = yield* areComparable(port, place, claim);
-      }
-      yield* abandon(port, place, claim, database);
-      if (found === "late") return undefined;
+      yield* giveWay(port, place, wait);
+      const outcome = yield* attemptOnce(
+        port,
+        place,
+        patience,
+        wait,
+        comparison,
+      );
+      if (outcome === "late") return undefined;
+      if (outcome !== "again") return outcome;
     } catch (error) {
-      yield* attempt(abandon(port, place, claim, database));
-      throw error;
+      // Another user has just made it, and lets us in with his next call.
+      const mayBeNew = isForeign(error) && wait.isWithin(patience.retryMs);
+      if (!mayBeNew) throw error;
     }
     yield* wait.pause();
   }
+}
+
+/** Whether the directory of the lock belongs to another user, who does not let us in. */
+function isForeign(error: unknown): boolean {
+  return error instanceof SystemCallError
+    ? error.code === "EACCES" && error.syscall !== "mkdir"
+    : error instanceof Refusal && error.code === "EACCES";
+}
+
+/** Whether names of one file were seen to be one. */
+interface Comparison {
+  isMade: boolean;
+}
+
+/** One claim, and what comes of it. */
+function* attemptOnce(
+  port: Port,
+  place: LockPlace,
+  patience: Patience,
+  wait: Wait,
+  comparison: Comparison,
+): Protocol<HeldLock | "again" | "late"> {
+  const claim = yield* retrying(port, patience, () => makeClaim(port, place));
+  if (claim === undefined) return "again";
+  let database: Database | undefined;
+  let found: "ours" | "again" | "late" = "again";
+  try {
+    database = yield* openLockFile(port, place, claim, patience);
+    if (database !== undefined) {
+      found = yield* waitForTransaction(place, claim, database, wait);
+      if (found === "ours" && (yield* hold(port, place, claim, wait))) {
+        return { place, claim, database, staged: 0 };
+      }
+    }
+    if (found !== "late" && !comparison.isMade) {
+      comparison.isMade = yield* areComparable(port, place, claim);
+    }
+  } catch (error) {
+    yield* attempt(abandon(port, place, claim, database));
+    throw error;
+  }
+  yield* abandon(port, place, claim, database);
+  return found === "late" ? "late" : "again";
 }
 
 /** Frees the lock. */
@@ -274,11 +301,18 @@ const LONGEST_PAUSE_MS = 8;
 class Wait {
   readonly #port: Port;
   readonly #patience: Patience;
+  readonly #begun: number;
   #pauseMs = 1;
 
   constructor(port: Port, patience: Patience) {
     this.#port = port;
     this.#patience = patience;
+    this.#begun = port.now();
+  }
+
+  /** Whether no more time has passed. */
+  isWithin(ms: number): boolean {
+    return this.leftMs > 0 && this.#port.now() - this.#begun < ms;
   }
 
   get leftMs(): number {

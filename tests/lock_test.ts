@@ -32,8 +32,11 @@ import {
   PermissionScopeError,
   tryAcquireLock,
   tryAcquireLockSync,
+  UnsupportedEnvironmentError,
   withLock,
 } from "../lock.ts";
+import { currentPort } from "../_runtime/current.ts";
+import type { OpenFile } from "../_runtime/port.ts";
 import { connecting, sqliteCalls } from "../_runtime/sqlite.ts";
 import { FaultPort, onPort } from "./fault_port.ts";
 import { rejection } from "./rejection.ts";
@@ -563,7 +566,7 @@ test("what SQLite says is told in the caller's terms, or begun again", () =>
       assert.deepEqual(readdirSync(directory), []);
     };
     await fails(
-      new FaultPort().fail("execute", "SQLITE_READONLY", 1),
+      new FaultPort().fail("execute", "SQLITE_READONLY"),
       /belongs to another user/,
       "EACCES",
     );
@@ -654,7 +657,7 @@ test("a lock that another user has made, and does not share, is told as such", (
     const lock = join(directory, ".f.lock");
     const lockFile = join(lock, "lock");
     const refused = async (call: "createChangeable" | "link", code: string) => {
-      const port = new FaultPort().fail(call, code, 1);
+      const port = new FaultPort().fail(call, code);
       const error = await onPort(port, () => rejection(acquireLock(path)));
       assert.ok(error instanceof AtomicError);
       assert.equal(error.code, "EACCES");
@@ -673,6 +676,17 @@ test("a lock that another user has made, and does not share, is told as such", (
     await refused("link", "EPERM");
     await refused("link", "EACCES");
     assert.deepEqual(readdirSync(lock), ["lock"]);
+  }));
+
+test("a lock that another user has just made is let in to with his next call", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    mkdirSync(join(directory, ".f.lock"));
+    for (const call of ["createChangeable", "link"] as const) {
+      const port = new FaultPort().fail(call, "EACCES", 3);
+      assert.equal(await onPort(port, () => withLock(path, () => 1)), 1);
+    }
+    assert.deepEqual(readdirSync(directory), []);
   }));
 
 test("a claim that may not be removed is told as such, and hides no other that a kill has left", () =>
@@ -968,4 +982,137 @@ test("probes do not take each other for a holder, and made-up names do not matte
     );
     assert.ok(blind instanceof LockTimeoutError, String(blind));
     await held.release();
+  }));
+
+test("a lock is refused where a runtime rounds inode numbers, and nothing is left", () =>
+  inScratch(async (directory) => {
+    const base = currentPort();
+    const port = new FaultPort().intercept(({ name, args: [file] }) => {
+      if (name !== "lstat" && name !== "fstat") return undefined;
+      const status = name === "lstat"
+        ? base.sync.lstat(String(file))
+        : base.sync.fstat(file as OpenFile);
+      return { result: { ...status, ino: Number(status.ino) + 2 ** 63 } };
+    });
+    const error = await onPort(
+      port,
+      () => rejection(acquireLock(join(directory, "f"))),
+    );
+    assert.ok(error instanceof UnsupportedEnvironmentError);
+    assert.match(error.message, /larger than this runtime can tell exactly/);
+    assert.ok(!port.names.includes("openDatabase"));
+    assert.deepEqual(readdirSync(directory), []);
+  }));
+
+test("a lock is refused at once where each name of a file has a number of its own", () =>
+  inScratch(async (directory) => {
+    const base = currentPort();
+    const numbers = new Map<string, number>();
+    const numberOf = (path: string) => {
+      const number = numbers.get(path) ?? numbers.size + 1;
+      numbers.set(path, number);
+      return number;
+    };
+    const port = new FaultPort().intercept(({ name, args: [file] }) => {
+      if (name !== "lstat" || String(file) === directory) return undefined;
+      const ino = numberOf(String(file));
+      try {
+        return { result: { ...base.sync.lstat(String(file)), ino } };
+      } catch {
+        return undefined;
+      }
+    });
+    const error = await onPort(
+      port,
+      () => rejection(acquireLock(join(directory, "f"))),
+    );
+    assert.ok(error instanceof UnsupportedEnvironmentError, String(error));
+    assert.match(error.message, /gives each name an inode number of its own/);
+    assert.ok(!port.names.includes("openDatabase"));
+    assert.ok(!port.names.includes("sleep"));
+    assert.deepEqual(readdirSync(directory), []);
+  }));
+
+for (const form of FORMS) {
+  test(`${form.name}: who has lost the kernel's lock cannot put anything into place once another has it`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      writeFileSync(path, "old");
+      const lock = join(directory, ".f.lock");
+      let isTaken = false;
+      const port = new FaultPort().intercept(({ name, args: [from, to] }) => {
+        if (name !== "rename" || to !== path || isTaken) return undefined;
+        isTaken = true;
+        // After the last look at the lock: as the one does who takes its place.
+        for (const claim of readdirSync(lock)) unlinkSync(join(lock, claim));
+        unlinkSync(String(from));
+        return undefined;
+      });
+      const lost = await onPort(
+        port,
+        () => rejection(form.updateText(path, () => "new")),
+      );
+      assert.ok(lost instanceof LockLostError, String(lost));
+      assert.equal(lost.committed, false);
+      assert.equal(readFileSync(path, "utf8"), "old");
+    }));
+
+  test(`${form.name}: an append is not reported as made where its lock was lost meanwhile`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      writeFileSync(path, "1\n");
+      const port = new FaultPort().intercept(({ name }) => {
+        if (name === "write") {
+          rmSync(join(directory, ".f.lock"), { recursive: true });
+        }
+        return undefined;
+      });
+      const lost = await onPort(
+        port,
+        () => rejection(form.append(path, [2])),
+      );
+      assert.ok(lost instanceof LockLostError);
+      assert.equal(lost.committed, "unknown");
+      assert.match(lost.message, /whether what was done stays is unknown/);
+    }));
+}
+
+test("the next holder lets one finish whose lock the system has freed, and takes its place when that takes too long", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    // Two realms, of which the system has freed the first one's lock.
+    const losing = new FaultPort();
+    const freed = () => {
+      for (const { connection } of databases) connection.close();
+    };
+    const databases: { connection: { close(): void } }[] = [];
+    const base = currentPort();
+    losing.intercept(({ name, args: [file] }) => {
+      if (name !== "openDatabase") return undefined;
+      const result = base.sync.openDatabase(String(file));
+      databases.push(result as never);
+      return { result };
+    });
+    losing.intercept(({ name }) =>
+      name === "closeDatabase" ? { result: undefined } : undefined
+    );
+    for (const isBrief of [true, false]) {
+      databases.length = 0;
+      const first = await onPort(losing, () => acquireLock(path));
+      freed();
+      const next = onPort(new FaultPort(), () => acquireLock(path));
+      if (isBrief) await first.release();
+      const second = await next;
+      if (!isBrief) {
+        const lost = await onPort(
+          losing,
+          () => rejection(writeTextAtomic(path, "lost", { lock: first })),
+        );
+        assert.ok(lost instanceof LockLostError);
+        await first.release();
+      }
+      assert.equal((await inspectLock(path)).isLocked, true);
+      await second.release();
+      assert.deepEqual(readdirSync(directory), []);
+    }
   }));

@@ -33,6 +33,8 @@ import {
   type MoveOptions,
   type MoveReceipt,
 } from "../move.ts";
+import { currentPort } from "../_runtime/current.ts";
+import type { OpenFile } from "../_runtime/port.ts";
 import { readText, writeTextAtomic, writeTextAtomicSync } from "../text.ts";
 import { FaultPort, onPort, PowerCut } from "./fault_port.ts";
 import { rejection } from "./rejection.ts";
@@ -987,3 +989,47 @@ test("withDefaults binds moves", () =>
     assert.equal((await bound.moveAtomic(from, to)).fileSynced, false);
     assert.equal(bound.moveAtomicSync(to, from).directorySynced, false);
   }));
+
+/** A port on which files have numbers that no double tells apart. */
+function withNumbers(numberOf: (ino: bigint) => number | bigint): FaultPort {
+  const base = currentPort();
+  const port = new FaultPort();
+  const HIGH = 2n ** 63n;
+  return port.intercept(({ name, args: [file] }) => {
+    if (name !== "lstat" && name !== "fstat") return undefined;
+    const status = name === "lstat"
+      ? base.sync.lstat(String(file))
+      : base.sync.fstat(file as OpenFile);
+    return {
+      result: { ...status, ino: numberOf(HIGH + BigInt(status.ino)) },
+    };
+  });
+}
+
+for (const { name, move } of FORMS) {
+  test(`${name}: two files whose inode numbers differ only as integers are two files`, () =>
+    between(async (from, to) => {
+      writeFileSync(from, "new");
+      writeFileSync(to, "old");
+      const port = withNumbers((ino) => ino);
+      await onPort(port, () => move(from, to, { overwrite: true }));
+      assert.equal(text(to), "new");
+      assert.equal(text(from), undefined);
+    }));
+
+  test(`${name}: where a runtime rounds inode numbers, a file that may be the same is not moved`, () =>
+    between(async (from, to) => {
+      writeFileSync(from, "new");
+      writeFileSync(to, "old");
+      const port = withNumbers(Number);
+      const error = await rejection(
+        onPort(port, () => move(from, to, { overwrite: true })),
+      );
+      assert.ok(error instanceof UnsupportedEnvironmentError);
+      assert.match(error.message, /larger than this runtime can tell exactly/);
+      assert.doesNotMatch(error.message, /remove the one/);
+      assert.equal(error.committed, false);
+      assert.equal(text(to), "old");
+      assert.equal(text(from), "new");
+    }));
+}

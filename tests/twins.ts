@@ -15,6 +15,16 @@ export interface Form {
   readonly writeText: Promised<typeof atomic.writeTextAtomicSync>;
   readonly writeJson: Promised<typeof atomic.writeJsonAtomicSync>;
   readonly writeBytes: Promised<typeof atomic.writeBytesAtomicSync>;
+  readonly updateText: (
+    path: string,
+    change: (text: string) => string,
+    options?: atomic.TextUpdateOptions & { initial?: string },
+  ) => Promise<atomic.UpdateResult<string>>;
+  readonly append: (
+    path: string,
+    records: readonly unknown[],
+    options?: atomic.JsonlAppendOptions,
+  ) => Promise<atomic.AppendReceipt>;
   readonly verifyChecksum: Promised<typeof atomic.verifyChecksumSync>;
   readonly readChecksum: Promised<typeof atomic.readChecksumSync>;
   readonly writeChecksum: Promised<typeof atomic.writeChecksumSync>;
@@ -49,6 +59,9 @@ export const FORMS: readonly Form[] = [
     writeText: atomic.writeTextAtomic,
     writeJson: atomic.writeJsonAtomic,
     writeBytes: atomic.writeBytesAtomic,
+    updateText: (path, change, options = {}) =>
+      atomic.updateTextAtomic(path, change, { initial: "", ...options }),
+    append: atomic.appendJsonl,
     verifyChecksum: atomic.verifyChecksum,
     readChecksum: atomic.readChecksum,
     writeChecksum: atomic.writeChecksum,
@@ -63,6 +76,10 @@ export const FORMS: readonly Form[] = [
     writeText: promised(atomic.writeTextAtomicSync),
     writeJson: promised(atomic.writeJsonAtomicSync),
     writeBytes: promised(atomic.writeBytesAtomicSync),
+    updateText: promised((path, change, options = {}) =>
+      atomic.updateTextAtomicSync(path, change, { initial: "", ...options })
+    ),
+    append: promised(atomic.appendJsonlSync),
     verifyChecksum: promised(atomic.verifyChecksumSync),
     readChecksum: promised(atomic.readChecksumSync),
     writeChecksum: promised(atomic.writeChecksumSync),

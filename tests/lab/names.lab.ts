@@ -6,11 +6,13 @@
  */
 
 import assert from "node:assert/strict";
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { lstatSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join, relative } from "node:path";
 import { test } from "node:test";
 import { inLab, type Lab, run } from "./run.ts";
-import { cachesIn, type Runtime, RUNTIMES } from "./runtimes.ts";
+import { withMounts } from "./mounts.ts";
+import { cachesIn, DENO, type Runtime, RUNTIMES } from "./runtimes.ts";
 import { parseLog } from "./strace_log.ts";
 
 /** Calls that change something or make it durable, as Linux names them on any runtime. */
@@ -100,4 +102,45 @@ for (const runtime of RUNTIMES) {
         assert.equal(readFileSync(path, "utf8"), "1\n");
       }));
   }
+}
+
+for (const runtime of RUNTIMES) {
+  test(`${runtime.name}: of two files whose inode numbers are one as doubles, one is moved over the other, or the move is refused`, async (t) => {
+    if (spawnSync("which", ["mkfs.xfs"]).status !== 0) {
+      return t.skip("there is no mkfs.xfs");
+    }
+    await withMounts(async (mounts) => {
+      const lower = mounts.disk("lower", "xfs");
+      for (const name of ["a", "b"]) writeFileSync(join(lower, name), name);
+      const memory = mounts.mount("memory", "-t", "tmpfs", "tmpfs");
+      for (const layer of ["upper", "work"]) mkdirSync(join(memory, layer));
+      const directory = mounts.mount(
+        "merged",
+        ...["-t", "overlay", "-o"],
+        `xino=on,lowerdir=${lower},upperdir=${memory}/upper,workdir=${memory}/work`,
+        "overlay",
+      );
+      const [from, to] = [join(directory, "a"), join(directory, "b")];
+      const inos = [from, to].map((path) => lstatSync(path, { bigint: true }));
+      const [one, other] = inos.map(({ ino }) => ino);
+      assert.notEqual(one, other);
+      assert.equal(Number(one), Number(other));
+      const task = JSON.stringify({
+        name: "moveAtomic",
+        arguments: [from, to, { overwrite: true }],
+      });
+      const { code, stdout, stderr } = await run(
+        runtime.command(directory, "../fixtures/write.ts", task),
+        { env: cachesIn(join(mounts.directory, "deno")) },
+      );
+      assert.equal(code, 0, stderr);
+      if (runtime === DENO) {
+        assert.match(stdout, /larger than this runtime can tell exactly/);
+        assert.equal(readFileSync(to, "utf8"), "b");
+      } else {
+        assert.match(stdout, /"result"/);
+        assert.equal(readFileSync(to, "utf8"), "a");
+      }
+    });
+  });
 }

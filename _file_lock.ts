@@ -21,7 +21,12 @@ import {
   type Patience,
   release,
 } from "./_lock.ts";
-import { type Permit, permit, permitAtOnce } from "./_lock_permits.ts";
+import {
+  mustWaitForPermit,
+  type Permit,
+  permit,
+  permitAtOnce,
+} from "./_lock_permits.ts";
 import { holderHere, type Turn, turn, turnAtOnce } from "./_lock_queue.ts";
 import type { Lock } from "./_options.ts";
 import { directoryOf } from "./_path.ts";
@@ -38,6 +43,8 @@ export interface WantedLock {
   readonly timeoutMs: number;
   /** Whether that counts anew when another task of this realm has had it: who names no time waits as long as there is progress. */
   readonly isPatient: boolean;
+  /** Called when it turns out not to be free. */
+  readonly onWait?: (() => void) | undefined;
 }
 
 /** What is waited for where the caller does not say. */
@@ -78,6 +85,7 @@ export interface AskedLock {
 export function askFor(wanted: WantedLock): AskedLock {
   const { port, request: { signal }, place, timeoutMs, isPatient } = wanted;
   const begun = port.now();
+  if (holderHere(port, place.path) !== undefined) wanted.onWait?.();
   const mine = turn(port, place.path, { timeoutMs, isPatient, signal });
   // It may fail while its caller still waits for another lock.
   mine.catch(() => {});
@@ -102,10 +110,16 @@ async function answerTo(
     const from = isPatient ? Math.max(mine.since, notBefore) : begun;
     const left = isPatient ? Infinity : from + timeoutMs - port.now();
     const isBrief = timeoutMs <= BRIEF_MS;
+    if (!isBrief && mustWaitForPermit(port)) wanted.onWait?.();
     allowed = isBrief ? permitAtOnce(port) : await permit(port, left, signal);
     if (allowed !== undefined) {
       const asked = isPatient ? Math.max(from, port.now()) : from;
-      const patience = { deadline: asked + timeoutMs, retryMs, signal };
+      const patience = {
+        deadline: asked + timeoutMs,
+        retryMs,
+        signal,
+        onWait: wanted.onWait,
+      };
       const held = await runAsync(port, takeKernelLock(wanted, patience));
       if (held !== undefined) {
         return new FileLock(wanted, held, mine, allowed);

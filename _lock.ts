@@ -92,6 +92,8 @@ export interface Patience {
   readonly deadline: number;
   readonly retryMs: number;
   readonly signal: AbortSignal | undefined;
+  /** Called before each pause. */
+  readonly onWait?: (() => void) | undefined;
 }
 
 /** A lock that is held, until {@linkcode release}. */
@@ -332,8 +334,9 @@ class Wait {
 
   /** Whatever the deadline. */
   *doze(ms: number): Protocol<void> {
-    const { signal } = this.#patience;
+    const { signal, onWait } = this.#patience;
     signal?.throwIfAborted();
+    onWait?.();
     yield* blockingCall("sleep", ms);
     signal?.throwIfAborted();
   }

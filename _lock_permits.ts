@@ -101,6 +101,11 @@ export function permitAtOnce(port: Port): Permit {
   return permitsOf(port).take();
 }
 
+/** Whether who does wait would have to. */
+export function mustWaitForPermit(port: Port): boolean {
+  return permitsOf(port).isFull;
+}
+
 /** Waits for a permit, at most so many milliseconds. */
 export async function permit(
   port: Port,

@@ -9,6 +9,11 @@
  * its content waits behind it: it is settled as the newer one is, or performed
  * after all where the newer one fails before its commit.
  *
+ * An update takes its place at its call too. It waits for what was called before
+ * it, and reads. While its function runs, newer writes may come first: then there
+ * is nothing left for it to write. Where its lock is not free, they need not wait
+ * for it either: who holds the lock may be the one who waits for them.
+ *
  * A synchronous write cannot wait. It overtakes the older ones that are under
  * way: just before its rename it removes their temporary files, so that none of
  * them can come after it.
@@ -28,6 +33,10 @@ export interface OrderedWrite {
   readonly signal: AbortSignal | undefined;
   /** Waiting writes of the same kind supersede each other; one without a kind is never skipped. */
   readonly kind: string | undefined;
+  /** The update that it is the write of. */
+  readonly update?: Update | undefined;
+  /** Whether it is none, and must not come between the reading and the writing of an update. */
+  readonly isOther?: true;
   /** Let go of where newer writes make it unlikely to be needed; a stream has none, and is performed all the same. */
   payload: Uint8Array | undefined;
   /** Performs it, in touch with its order through `progress`. */
@@ -64,14 +73,19 @@ export function enterLine(
   write: OrderedWrite,
 ): Promise<WriteReceipt> {
   return new Promise((resolve, reject) => {
-    const lines = linesOf(port);
-    let line = lines.get(path);
-    if (line === undefined) {
-      line = new Line(() => lines.delete(path));
-      lines.set(path, line);
-    }
+    const line = lineOf(port, path);
     line.add(new Entry(line, write, resolve, reject));
   });
+}
+
+function lineOf(port: Port, path: string): Line {
+  const lines = linesOf(port);
+  let line = lines.get(path);
+  if (line === undefined) {
+    line = new Line(() => lines.delete(path));
+    lines.set(path, line);
+  }
+  return line;
 }
 
 /**
@@ -98,6 +112,7 @@ export async function enterLines<T>(
       createNew: false,
       kind: undefined,
       payload: undefined,
+      isOther: true,
       perform(progress) {
         resolve(progress);
         return ended;
@@ -131,10 +146,107 @@ export async function enterLines<T>(
   }
 }
 
+/** The place of an update among the writes of its file. */
+export interface UpdatePlace {
+  /** Its lock is not free: others need not wait for it. */
+  letPass(): void;
+  /** Calls `read` when all that came before is done. */
+  read<T>(read: () => Promise<T>): Promise<T>;
+  /** Performs its write, unless a newer one has come first: then it is settled as that one. */
+  write(write: OrderedWrite): Promise<WriteReceipt>;
+  /** Gives the place up. */
+  leave(): void;
+}
+
+/** Takes the place of an update, at its call. */
+export function enterUpdate(
+  port: Port,
+  path: string,
+  { durability, signal }: Pick<OrderedWrite, "durability" | "signal">,
+): UpdatePlace {
+  const line = lineOf(port, path);
+  const update = new Update(durability);
+  line.addUpdate(update);
+  return {
+    letPass() {
+      line.letPass(update);
+    },
+    async read(read) {
+      line.ask(update);
+      await unlessAborted(update.turn, signal);
+      try {
+        return await read();
+      } finally {
+        update.endReading();
+      }
+    },
+    write(write) {
+      return new Promise((resolve, reject) => {
+        const perform = (progress: Progress) =>
+          update.newer === undefined
+            ? write.perform(progress)
+            : asNewer(update.newer);
+        const own = { ...write, kind: undefined, update, perform };
+        line.addFirst(new Entry(line, own, resolve, reject));
+      });
+    },
+    leave() {
+      update.endReading();
+      line.removeUpdate(update);
+    },
+  };
+}
+
+function asNewer(outcome: Outcome): Promise<WriteReceipt> {
+  return "error" in outcome
+    ? Promise.reject(outcome.error)
+    : Promise.resolve({ ...outcome.receipt, superseded: true });
+}
+
+function unlessAborted(
+  promise: Promise<void>,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  if (signal === undefined) return promise;
+  return new Promise((resolve, reject) => {
+    const onAbort = () => reject(signal.reason);
+    if (signal.aborted) onAbort();
+    signal.addEventListener("abort", onAbort, { once: true });
+    promise.then(() => {
+      signal.removeEventListener("abort", onAbort);
+      resolve();
+    });
+  });
+}
+
+/** An update on its way. */
+class Update {
+  readonly durability: Durability;
+  /** Resolves when it may read. */
+  readonly turn: Promise<void>;
+  /** Resolves when it has read, or will not. */
+  readonly hasRead: Promise<void>;
+  readonly begin: () => void;
+  readonly endReading: () => void;
+  /** Whether it waits for its lock; whether others wait for it meanwhile; or for its turn. */
+  state: "locking" | "passed" | "asking" = "locking";
+  /** What became of a newer write that came first. */
+  newer: Outcome | undefined;
+
+  constructor(durability: Durability) {
+    this.durability = durability;
+    const turn = Promise.withResolvers<void>();
+    const read = Promise.withResolvers<void>();
+    this.turn = turn.promise;
+    this.hasRead = read.promise;
+    this.begin = turn.resolve;
+    this.endReading = read.resolve;
+  }
+}
+
 /** Refuses what is synchronous, and so cannot wait, beside what is under way to the same file. */
 export function refusePending(port: Port, path: string): void {
-  const line = linesOf(port).get(path);
-  if (line === undefined || line.entries.length === 0) return;
+  if (!linesOf(port).get(path)?.isBusy) return;
   throw new Refusal(
     "PENDING",
     `an asynchronous call that changes "${path}" has not come to its end, and a synchronous one cannot wait for it: await it first, or use the asynchronous form`,
@@ -148,9 +260,8 @@ export function durabilityToOvertake(
   durability: Durability,
 ): Durability {
   const promised = [durability];
-  for (const { write } of linesOf(port).get(path)?.entries ?? []) {
-    promised.push(write.durability);
-  }
+  const line = linesOf(port).get(path);
+  promised.push(...line?.durabilities ?? []);
   return promised.find((level) => level === "full") ??
     promised.find((level) => level === "ordered") ?? "none";
 }
@@ -261,11 +372,14 @@ class Entry {
 /** The writes of one file, oldest first: one runs, it supersedes its followers, the others wait. */
 class Line {
   readonly #onEmpty: () => void;
-  #waiting: Entry[] = [];
+  #waiting: (Entry | Update)[] = [];
   #followers: Entry[] = [];
   /** Why the newest of its followers were not enough. */
   #lastError: unknown;
+  #isRunning = false;
   running: Entry | undefined;
+  /** The update that has read, and may still write. */
+  #open: Update | undefined;
 
   constructor(onEmpty: () => void) {
     this.#onEmpty = onEmpty;
@@ -273,24 +387,63 @@ class Line {
 
   get entries(): Entry[] {
     const running = this.running === undefined ? [] : [this.running];
-    return [...this.#followers, ...running, ...this.#waiting]
+    const waiting = this.#waiting.filter((place) => place instanceof Entry);
+    return [...this.#followers, ...running, ...waiting]
       .filter(({ isSettled }) => !isSettled);
+  }
+
+  /** Whether anything is under way. */
+  get isBusy(): boolean {
+    return this.entries.length > 0 || this.#open !== undefined ||
+      this.#waiting.some((place) => place instanceof Update);
+  }
+
+  /** Of all whose content a newer one may take the place of. */
+  get durabilities(): Durability[] {
+    const open = this.#open === undefined ? [] : [this.#open.durability];
+    return [...open, ...this.entries.map(({ write }) => write.durability)];
   }
 
   add(entry: Entry): void {
     this.#waiting.push(entry);
     this.#dropPayload();
-    if (this.running === undefined) void this.#run();
+    this.#go();
+  }
+
+  addUpdate(update: Update): void {
+    this.#waiting.push(update);
+  }
+
+  /** Adds the write of the update that is open: it is older than all that wait. */
+  addFirst(entry: Entry): void {
+    this.#waiting.unshift(entry);
+    this.#go();
+  }
+
+  letPass(update: Update): void {
+    if (update.state === "locking") update.state = "passed";
+    this.#go();
+  }
+
+  ask(update: Update): void {
+    update.state = "asking";
+    this.#go();
+  }
+
+  removeUpdate(update: Update): void {
+    this.#waiting = this.#waiting.filter((place) => place !== update);
+    if (this.#open === update) this.#open = undefined;
+    this.#go();
   }
 
   /** It does not wait any more. */
   forget(entry: Entry): void {
-    const isOther = (other: Entry) => other !== entry;
-    this.#waiting = this.#waiting.filter(isOther);
-    this.#followers = this.#followers.filter(isOther);
+    this.#waiting = this.#waiting.filter((other) => other !== entry);
+    this.#followers = this.#followers.filter((other) => other !== entry);
   }
 
   overtake(outcome: Outcome): void {
+    this.#supersede(outcome, undefined);
     for (const entry of this.entries) {
       if (entry === this.running) entry.overtakenBy = outcome;
       else entry.settleAs(outcome);
@@ -299,7 +452,8 @@ class Line {
 
   /** Of waiting writes of one kind only the newest are likely to be performed. */
   #dropPayload(): void {
-    const [old, ...newer] = this.#waiting.slice(-1 - PAYLOADS_KEPT);
+    const last = this.#waiting.slice(-1 - PAYLOADS_KEPT);
+    const [old, ...newer] = last.filter((place) => place instanceof Entry);
     if (old?.write.kind === undefined || newer.length < PAYLOADS_KEPT) return;
     const isSuperseded = newer.every(({ write }) =>
       write.kind === old.write.kind
@@ -307,29 +461,60 @@ class Line {
     if (isSuperseded) old.write.payload = undefined;
   }
 
+  #go(): void {
+    if (!this.#isRunning) void this.#run();
+  }
+
   async #run(): Promise<void> {
+    this.#isRunning = true;
     let hasWaited = false;
-    for (let entry = this.#takeNext(); entry; entry = this.#takeNext()) {
-      entry.start();
-      this.running = entry;
-      const outcome = await this.#perform(entry, hasWaited);
-      this.running = undefined;
+    for (let next = this.#takeNext(); next; next = this.#takeNext()) {
+      if (next instanceof Update) {
+        this.#open = next;
+        next.begin();
+        await next.hasRead;
+      } else {
+        next.start();
+        this.running = next;
+        const outcome = await this.#perform(next, hasWaited);
+        this.running = undefined;
+        this.#settle(next, outcome);
+      }
       hasWaited = true;
-      this.#settle(entry, outcome);
     }
-    this.#onEmpty();
+    this.#isRunning = false;
+    if (!this.isBusy) this.#onEmpty();
+  }
+
+  /** The next that may go on; an update, or a write. */
+  #takeNext(): Entry | Update | undefined {
+    this.#waiting = this.#waiting.filter((place) =>
+      place instanceof Update || !place.isSettled
+    );
+    for (const [index, place] of this.#waiting.entries()) {
+      if (place instanceof Entry) {
+        const mustWait = place.write.isOther && this.#open !== undefined;
+        return mustWait ? undefined : this.#takeGroup(index, place);
+      }
+      if (place.state === "locking") return undefined;
+      if (place.state === "passed") continue;
+      this.#waiting.splice(index, 1);
+      return place;
+    }
+    return undefined;
   }
 
   /** The newest of those that may be performed in place of the oldest, which it supersedes. */
-  #takeNext(): Entry | undefined {
-    this.#waiting = this.#waiting.filter(({ isSettled }) => !isSettled);
-    const [oldest] = this.#waiting;
-    if (oldest === undefined) return undefined;
+  #takeGroup(start: number, oldest: Entry): Entry | Update | undefined {
     const { kind } = oldest.write;
-    const end = this.#waiting.findIndex(({ write }, index) =>
-      index > 0 && (kind === undefined || write.kind !== kind)
-    );
-    const group = this.#waiting.splice(0, end === -1 ? Infinity : end);
+    const group: Entry[] = [];
+    for (const place of this.#waiting.slice(start)) {
+      const isLike = place instanceof Entry && place.write.kind === kind;
+      const isNext = place === oldest || (kind !== undefined && isLike);
+      if (!isNext || !(place instanceof Entry)) break;
+      group.push(place);
+    }
+    this.#waiting.splice(start, group.length);
     const newest = group.pop() ?? oldest;
     if (newest.canBePerformed) {
       this.#followers = group;
@@ -337,6 +522,12 @@ class Line {
     }
     this.#giveUp([...group, newest]);
     return this.#takeNext();
+  }
+
+  /** What an update would write is older than what is in place. */
+  #supersede(outcome: Outcome, by: Entry | undefined): void {
+    const isOwn = by !== undefined && by.write.update === this.#open;
+    if (this.#open !== undefined && !isOwn) this.#open.newer = outcome;
   }
 
   async #perform(entry: Entry, hasWaited: boolean): Promise<Outcome> {
@@ -364,6 +555,7 @@ class Line {
     const followers = this.#followers;
     this.#followers = [];
     if ("receipt" in outcome) {
+      if (!entry.write.isOther) this.#supersede(outcome, entry);
       entry.resolve(outcome.receipt);
       this.#lastError = undefined;
       for (const follower of followers) follower.settleAs(outcome);
@@ -386,6 +578,7 @@ class Line {
       entry.reject(new Refusal("SUPERSEDED", reason));
       this.#waiting.unshift(...followers);
     } else if (error instanceof SystemCallError && error.committed !== false) {
+      this.#supersede(outcome, entry);
       entry.reject(error);
       for (const follower of followers) follower.settleAs(outcome);
     } else {

@@ -52,6 +52,16 @@ function hasChecksum(
     own.length === (kept ? 1 : 0);
 }
 
+/** Makes what a weaker write has put there as durable as the request asks for; whether it is. */
+export function* makeDurable(
+  port: Port,
+  request: WriteRequest,
+): Protocol<boolean> {
+  const target = yield* resolveTarget(port, request);
+  const own = yield* ownSidecars(port, target.path, request);
+  return yield* isDurable(port, request, target, own);
+}
+
 /** Syncs it; a failure, now or before, may have lost what was to be synced. */
 function* isDurable(
   port: Port,

@@ -22,7 +22,7 @@ import {
   wantLock,
 } from "./_file_lock.ts";
 import { type HeldLock, LockTimeout } from "./_lock.ts";
-import { turn, turnAtOnce } from "./_lock_queue.ts";
+import { holderHere, turn, turnAtOnce } from "./_lock_queue.ts";
 import { isLock, type Lock, type LockOptions } from "./_options.ts";
 import type { Port } from "./_runtime/port.ts";
 
@@ -62,10 +62,11 @@ export async function underLock<T>(
   attempt: Attempt,
   request: LockableRequest,
   body: (request: WriteRequest) => Promise<T>,
+  onWait?: () => void,
 ): Promise<T> {
   const { lock } = request;
   if (!wantsLock(request)) return await body(request);
-  const wanted = wantedBy(port, attempt, request);
+  const wanted = { ...wantedBy(port, attempt, request), onWait };
   const end = expectation(wanted, request);
   try {
     if (isLock(lock)) {
@@ -92,34 +93,63 @@ function expectation(
   return wanted || isKept ? expectChecksum(port, place.file) : () => {};
 }
 
-/** The same for what reads before it writes: under a lock that its caller holds, one after the other, and after what is being written. */
+/**
+ * The same for what reads before it writes: under a lock that is passed on, one
+ * after the other, and after what is being written. Updates, which say what to do
+ * when they must wait, are one after the other in a thread without a lock too.
+ */
 export async function underLockAlone<T>(
   port: Port,
   attempt: Attempt,
   request: LockableRequest,
   body: (request: WriteRequest) => Promise<T>,
+  onWait?: () => void,
 ): Promise<T> {
   const { lock, signal } = request;
-  if (!isLock(lock)) return await underLock(port, attempt, request, body);
-  const held = passed(lock, wantedBy(port, attempt, request));
-  const { path } = held.held.claim;
-  const mine = await turn(port, path, {
-    timeoutMs: TIMEOUT_MS,
-    isPatient: true,
-    signal,
-  });
-  if (mine === undefined) throw notInTime();
-  try {
+  const isUpdate = onWait !== undefined;
+  if (!isLock(lock) && !isUpdate) {
+    return await underLock(port, attempt, request, body);
+  }
+  const wanted = wantedBy(port, attempt, request);
+  const key = turnOf(wanted);
+  const inTurn = async (body: () => Promise<T>) => {
+    if (holderHere(port, key) !== undefined) onWait?.();
+    const mine = await turn(port, key, {
+      timeoutMs: TIMEOUT_MS,
+      isPatient: true,
+      signal,
+    });
+    if (mine === undefined) throw notInTime();
+    try {
+      return await body();
+    } finally {
+      mine.end(true);
+    }
+  };
+  if (!isLock(lock)) {
+    return await underLock(
+      port,
+      attempt,
+      request,
+      (request) => inTurn(() => body(request)),
+      onWait,
+    );
+  }
+  const held = passed(lock, wanted);
+  return await inTurn(async () => {
     await held.idle();
     return await underLock(port, attempt, request, body);
-  } finally {
-    mine.end(true);
-  }
+  });
+}
+
+/** In the queue of those who read before they write, whatever excludes other processes. */
+function turnOf({ place }: WantedLock): string {
+  return `${place.path}/updates`;
 }
 
 function notInTime(): LockTimeout {
   return new LockTimeout(
-    "what is done under the same lock has not come to its end: an update cannot be made from within another's function, nor a synchronous one beside others",
+    "what is done under the same lock, or another update of it in this thread, has not come to its end: an update cannot be made from within another's function, nor a synchronous one beside others",
     [],
   );
 }
@@ -160,20 +190,23 @@ export function underLockAloneSync<T>(
   attempt: Attempt,
   request: LockableRequest,
   body: (request: WriteRequest) => T,
+  isUpdate = false,
 ): T {
   const { lock } = request;
-  if (!isLock(lock)) return underLockSync(port, attempt, request, body);
-  const held = passed(lock, wantedBy(port, attempt, request));
-  const mine = turnAtOnce(port, held.held.claim.path);
-  if (mine === undefined || held.isBusy) {
-    mine?.end(false);
-    throw notInTime();
-  }
-  try {
+  if (!isLock(lock) && !isUpdate) {
     return underLockSync(port, attempt, request, body);
-  } finally {
-    mine.end(true);
   }
+  const wanted = wantedBy(port, attempt, request);
+  if (isLock(lock) && passed(lock, wanted).isBusy) throw notInTime();
+  return underLockSync(port, attempt, request, (request) => {
+    const mine = turnAtOnce(port, turnOf(wanted));
+    if (mine === undefined) throw notInTime();
+    try {
+      return body(request);
+    } finally {
+      mine.end(true);
+    }
+  });
 }
 
 /** The file whose lock it is, and no other that its path may lead to by now. */

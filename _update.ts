@@ -17,22 +17,24 @@ import type {
   WriteOptions,
   WriteReceipt,
 } from "./_options.ts";
-import { failedWith, type Protocol } from "./_protocol.ts";
+import { enterUpdate, refusePending, type UpdatePlace } from "./_order.ts";
+import { failedWith, type Protocol, Refusal } from "./_protocol.ts";
 import { MOST_TEXT_BYTES } from "./_read_file.ts";
 import type { Port } from "./_runtime/port.ts";
+import { locateTarget } from "./_target.ts";
 import {
   type LockableRequest,
   locking,
   underLockAlone,
   underLockAloneSync,
 } from "./_under_lock.ts";
-import { needsNoWrite } from "./_unchanged.ts";
+import { makeDurable, needsNoWrite } from "./_unchanged.ts";
 import { readVerified } from "./_verified_read.ts";
 import {
+  heldWrite,
   locateNow,
   prepare,
   type Prepared,
-  writeHeld,
   writeHeldSync,
 } from "./_write.ts";
 
@@ -62,10 +64,15 @@ export async function update<T, Options extends WriteOptions>(
     change,
     given,
   );
+  let place: UpdatePlace | undefined;
   try {
+    const { path } = locateNow(port, request);
+    const own = place = enterUpdate(port, path, request);
     const locked = lockedUnlessForbidden(port, request);
     return await underLockAlone(port, attempt, locked, async (request) => {
-      const bytes = await runAsync(port, readIfPresent(port, request));
+      const bytes = await own.read(() =>
+        runAsync(port, readIfPresent(port, request))
+      );
       const current = bytes === undefined
         ? options.initial
         : format.decode(bytes, options, attempt);
@@ -76,11 +83,36 @@ export async function update<T, Options extends WriteOptions>(
       const isDone = bytes !== undefined && isSame(bytes, encoded) &&
         await runAsync(port, needsNoWrite(port, request));
       if (isDone) return unchanged(value);
-      return changed(value, await writeHeld(port, request, encoded));
-    });
+      const receipt = await own.write(heldWrite(port, request, encoded));
+      return changed(value, await strengthened(port, request, receipt));
+    }, own.letPass);
   } catch (error) {
     throw explain(port, attempt, error);
+  } finally {
+    place?.leave();
   }
+}
+
+/** A newer write that came first may have promised less. */
+async function strengthened(
+  port: Port,
+  request: WriteRequest,
+  receipt: WriteReceipt,
+): Promise<WriteReceipt> {
+  const { durability } = request;
+  const isFull = durability === "full" && !port.windows;
+  const isKept = (receipt.fileSynced || durability === "none") &&
+    (receipt.directorySynced || !isFull);
+  if (!receipt.superseded || isKept) return receipt;
+  if (await runAsync(port, makeDurable(port, request))) {
+    return { ...receipt, fileSynced: true, directorySynced: isFull };
+  }
+  const refusal = new Refusal(
+    "BROKEN",
+    "a newer write of this process has taken its place, and what that has written could not be synced: write it anew",
+  );
+  refusal.committed = "unknown";
+  throw refusal;
 }
 
 /** The same, blocking. */
@@ -99,6 +131,7 @@ export function updateSync<T, Options extends WriteOptions>(
   try {
     const locked = lockedUnlessForbidden(port, request);
     return underLockAloneSync(port, attempt, locked, (request) => {
+      refusePending(port, runSync(port, locateTarget(port, request)).path);
       const bytes = runSync(port, readIfPresent(port, request));
       const current = bytes === undefined
         ? options.initial
@@ -110,7 +143,7 @@ export function updateSync<T, Options extends WriteOptions>(
         runSync(port, needsNoWrite(port, request));
       if (isDone) return unchanged(value);
       return changed(value, writeHeldSync(port, request, encoded));
-    });
+    }, true);
   } catch (error) {
     throw explain(port, attempt, error);
   }

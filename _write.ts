@@ -288,16 +288,17 @@ export async function write(prepared: WholeWrite): Promise<WriteReceipt> {
   }
 }
 
-/** Writes bytes for whom the lock is held already. */
-export function writeHeld(
+/** A write of bytes for whom the lock is held, and the turn is come. */
+export function heldWrite(
   port: Port,
   request: WriteRequest,
   payload: Uint8Array,
-): Promise<WriteReceipt> {
-  return enterLine(port, ...inCallOrder({ port, payload }, request));
+): OrderedWrite {
+  const [, write] = inCallOrder({ port, payload }, request);
+  return write;
 }
 
-/** The same, blocking. */
+/** Writes bytes for whom the lock is held already, blocking. */
 export function writeHeldSync(
   port: Port,
   request: WriteRequest,

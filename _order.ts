@@ -124,7 +124,7 @@ export async function enterLines<T>(
         throw new Overtaken();
       },
       (error: unknown) => {
-        throw signal?.aborted ? error : new Overtaken();
+        throw signal?.aborted || isStuck(error) ? error : new Overtaken();
       },
     );
     lost.catch(() => {});
@@ -308,6 +308,13 @@ class Entry {
   readonly #line: Line;
   readonly #isStream: boolean;
   isSettled = false;
+  /** The update that must come to its end first. */
+  waitsFor:
+    | {
+      readonly update: Update;
+      readonly timer: ReturnType<typeof setTimeout>;
+    }
+    | undefined;
   staged: StagedWrite | undefined;
   /** Its temporary file was removed by a newer write. */
   isRobbed = false;
@@ -336,6 +343,7 @@ class Entry {
 
   /** From now on the protocol looks at the signal itself. */
   start(): void {
+    clearTimeout(this.waitsFor?.timer);
     this.write.signal?.removeEventListener("abort", this.#onAbort);
   }
 
@@ -367,6 +375,15 @@ class Entry {
     this.isSettled = true;
     this.write.payload = undefined;
   }
+}
+
+const STUCK = "PENDING";
+
+/** As long as who names no time waits for a lock. */
+const STUCK_MS = 10_000;
+
+function isStuck(error: unknown): boolean {
+  return error instanceof Refusal && error.code === STUCK;
 }
 
 /** The writes of one file, oldest first: one runs, it supersedes its followers, the others wait. */
@@ -493,8 +510,11 @@ class Line {
     );
     for (const [index, place] of this.#waiting.entries()) {
       if (place instanceof Entry) {
-        const mustWait = place.write.isOther && this.#open !== undefined;
-        return mustWait ? undefined : this.#takeGroup(index, place);
+        if (!place.write.isOther || this.#open === undefined) {
+          return this.#takeGroup(index, place);
+        }
+        this.#refuseIfStuck(place, this.#open);
+        return undefined;
       }
       if (place.state === "locking") return undefined;
       if (place.state === "passed") continue;
@@ -502,6 +522,23 @@ class Line {
       return place;
     }
     return undefined;
+  }
+
+  /** What is called from within the function of an update, and waited for there, would wait for ever. */
+  #refuseIfStuck(entry: Entry, update: Update): void {
+    if (entry.waitsFor?.update === update) return;
+    clearTimeout(entry.waitsFor?.timer);
+    const timer = setTimeout(() => {
+      if (this.#open !== update) return;
+      this.forget(entry);
+      entry.reject(
+        new Refusal(
+          STUCK,
+          "an update of it has not come to its end: what is called from within its function waits for itself",
+        ),
+      );
+    }, STUCK_MS);
+    entry.waitsFor = { update, timer };
   }
 
   /** The newest of those that may be performed in place of the oldest, which it supersedes. */

@@ -20,7 +20,9 @@ import { join } from "node:path";
 import { afterEach, test } from "node:test";
 import { setTimeout } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { updateJsonAtomic } from "../../json.ts";
 import { withLock } from "../../lock.ts";
+import { moveAtomic } from "../../move.ts";
 import { sweepTemporaries } from "../../sweep.ts";
 import { STALE_MS } from "./aged_lock.ts";
 import { disturb, type Disturbance } from "./disturbance.ts";
@@ -383,6 +385,21 @@ test("who asks again and again lets those go first who wait", (t) =>
       t.diagnostic(`${name}: ${holds.join(", ")} holds meanwhile`);
       assert.ok(Math.max(...holds) <= MOST_HOLDS, holds.join());
     }
+  }));
+
+test("a move that is waited for within the function of an update of its file is refused after a while", () =>
+  inLab(async ({ directory }) => {
+    const path = join(directory, "f");
+    writeFileSync(path, "1");
+    await updateJsonAtomic<number>(path, async (value) => {
+      const moving = moveAtomic(path, join(directory, "g"));
+      await assert.rejects(moving, {
+        code: "PENDING",
+        message: /what is called from within its function waits for itself/,
+      });
+      return (value ?? 0) + 1;
+    });
+    assert.equal(readFileSync(path, "utf8"), "2\n");
   }));
 
 const MANY = 2000;

@@ -16,9 +16,14 @@ import {
 import { absolutePath } from "./_path.ts";
 import { blockingCall, call, failedWith, type Protocol } from "./_protocol.ts";
 import { currentPort } from "./_runtime/current.ts";
-import type { OpenFile, Port } from "./_runtime/port.ts";
+import type { Port } from "./_runtime/port.ts";
 import { decodeText } from "./_utf8.ts";
-import { openVerified, type VerifiedRequest } from "./_verified_read.ts";
+import {
+  type OpenedToRead,
+  openVerified,
+  type VerifiedRequest,
+  Verifier,
+} from "./_verified_read.ts";
 import { ParseError } from "./errors.ts";
 
 /** A read of JSON lines that is ready for its first system call. */
@@ -68,28 +73,28 @@ export async function* readLines<T>(
       throw explain(port, attempt, error);
     }
   };
-  let file: OpenFile;
+  let opened: OpenedToRead;
   try {
-    ({ file } = await runAsync(
-      port,
-      openVerified(port, attempt.path, request),
-    ));
+    opened = await runAsync(port, openVerified(port, attempt.path, request));
   } catch (error) {
     yield* fallBack(read, error);
     return;
   }
+  const { file, sidecar } = opened;
   try {
     const parser = new LineParser<T>(attempt, options);
+    const verifier = new Verifier(port, sidecar);
     const chunk = new Uint8Array(CHUNK_BYTES);
-    // A pipe has no positions; the handle of what was verified is at its end.
-    for (let position = 0;;) {
+    for (;;) {
       request.signal?.throwIfAborted();
-      const at = request.checksum ? position : undefined;
-      const length = await run(blockingCall("read", file, chunk, at));
-      position += length;
+      // In sequence: a pipe has no positions.
+      const length = await run(blockingCall("read", file, chunk));
       if (length === 0) break;
-      yield* parser.take(chunk.subarray(0, length));
+      const piece = chunk.subarray(0, length);
+      verifier.take(piece);
+      yield* parser.take(piece);
     }
+    endVerified(read, verifier);
     yield* parser.end();
   } finally {
     await run(call("close", file));
@@ -108,28 +113,43 @@ export function* readLinesSync<T>(
       throw explain(port, attempt, error);
     }
   };
-  let file: OpenFile;
+  let opened: OpenedToRead;
   try {
-    ({ file } = runSync(port, openVerified(port, attempt.path, request)));
+    opened = runSync(port, openVerified(port, attempt.path, request));
   } catch (error) {
     yield* fallBack(read, error);
     return;
   }
+  const { file, sidecar } = opened;
   try {
     const parser = new LineParser<T>(attempt, options);
+    const verifier = new Verifier(port, sidecar);
     const chunk = new Uint8Array(CHUNK_BYTES);
-    // A pipe has no positions; the handle of what was verified is at its end.
-    for (let position = 0;;) {
+    for (;;) {
       request.signal?.throwIfAborted();
-      const at = request.checksum ? position : undefined;
-      const length = run(blockingCall("read", file, chunk, at));
-      position += length;
+      // In sequence: a pipe has no positions.
+      const length = run(blockingCall("read", file, chunk));
       if (length === 0) break;
-      yield* parser.take(chunk.subarray(0, length));
+      const piece = chunk.subarray(0, length);
+      verifier.take(piece);
+      yield* parser.take(piece);
     }
+    endVerified(read, verifier);
     yield* parser.end();
   } finally {
     run(call("close", file));
+  }
+}
+
+/** Before the last line is handed out: of damage it may be what was added. */
+function endVerified<T>(
+  { port, attempt }: LineRead<T>,
+  verifier: Verifier,
+): void {
+  try {
+    verifier.end();
+  } catch (error) {
+    throw explain(port, attempt, error);
   }
 }
 

@@ -19,10 +19,22 @@ import {
 import { currentPort } from "./_runtime/current.ts";
 import type { OpenFile, Port } from "./_runtime/port.ts";
 import { decodeText } from "./_utf8.ts";
-import { openVerified, type VerifiedRequest } from "./_verified_read.ts";
+import type { Sidecar } from "./_sidecar.ts";
+import {
+  type OpenedToRead,
+  openVerified,
+  type VerifiedRequest,
+  Verifier,
+} from "./_verified_read.ts";
 
 /** One version of a file. Made by `openSnapshot`. */
 export interface Snapshot extends AsyncDisposable {
+  /**
+   * Whether it was read to its end, and fits its checksum. Where it does not, the
+   * reading that comes to its end is a `ChecksumMismatchError`. Always `false`
+   * without the option `checksum`.
+   */
+  readonly verified: boolean;
   /** Its bytes, from the beginning each time it is read. */
   readonly readable: ReadableStream<OwnBytes>;
   /** All of its bytes. */
@@ -55,11 +67,11 @@ export async function snapshotOf(
     signal: options.signal,
   };
   try {
-    const { file } = await runAsync(
+    const opened = await runAsync(
       port,
       openVerified(port, attempt.path, request),
     );
-    return new OpenSnapshot(port, attempt, request, file);
+    return new OpenSnapshot(port, attempt, request, opened);
   } catch (error) {
     throw explain(port, attempt, error);
   }
@@ -69,30 +81,36 @@ class OpenSnapshot implements Snapshot {
   readonly #port: Port;
   readonly #attempt: Attempt;
   readonly #request: ReadRequest;
+  readonly #sidecar: Sidecar | undefined;
   #file: OpenFile | undefined;
   /** One call at a time: on Deno a read at a position is two. */
   #last: Promise<unknown> = Promise.resolve();
+  #isVerified = false;
 
   constructor(
     port: Port,
     attempt: Attempt,
     request: ReadRequest,
-    file: OpenFile,
+    { file, sidecar }: OpenedToRead,
   ) {
     this.#port = port;
     this.#attempt = attempt;
     this.#request = request;
     this.#file = file;
+    this.#sidecar = sidecar;
+  }
+
+  get verified(): boolean {
+    return this.#isVerified;
   }
 
   get readable(): ReadableStream<OwnBytes> {
-    let position = 0;
+    const pass = this.#pass();
     return new ReadableStream({
       pull: async (controller) => {
-        const chunk = await this.#readAt(position);
-        position += chunk.length;
-        if (chunk.length > 0) controller.enqueue(chunk);
-        else controller.close();
+        const { value, done } = await pass.next();
+        if (done) controller.close();
+        else controller.enqueue(value);
       },
     }, { highWaterMark: 0 });
   }
@@ -110,10 +128,7 @@ class OpenSnapshot implements Snapshot {
     const splitter = new LineSplitter();
     const textOf = ({ bytes, origin }: Line) =>
       decodeText(bytes, this.#attempt, origin);
-    for (let position = 0;;) {
-      const chunk = await this.#readAt(position);
-      position += chunk.length;
-      if (chunk.length === 0) break;
+    for await (const chunk of this.#pass()) {
       for (const line of splitter.take(chunk)) yield textOf(line);
     }
     for (const line of splitter.end()) yield textOf(line);
@@ -126,11 +141,35 @@ class OpenSnapshot implements Snapshot {
     await this.#inTurn(() => runAsync(this.#port, call("close", file)));
   }
 
+  /** All of it from the beginning, which must fit its checksum at the end. */
+  async *#pass(): AsyncGenerator<OwnBytes, void, undefined> {
+    const verifier = new Verifier(this.#port, this.#sidecar);
+    for (let position = 0;;) {
+      const chunk = await this.#readAt(position);
+      if (chunk.length === 0) break;
+      position += chunk.length;
+      verifier.take(chunk);
+      yield chunk;
+    }
+    await this.#inTurn(() => Promise.resolve(this.#end(verifier)));
+  }
+
+  #end(verifier: Verifier): void {
+    verifier.end();
+    this.#isVerified = this.#sidecar !== undefined;
+  }
+
   #whole(request: ReadRequest): Promise<OwnBytes> {
     const file = this.#file;
-    return this.#inTurn(() =>
-      runAsync(this.#port, readFrom(opened(file), request))
-    );
+    return this.#inTurn(async () => {
+      const verifier = new Verifier(this.#port, this.#sidecar);
+      const bytes = await runAsync(
+        this.#port,
+        readFrom(opened(file), request, (piece) => verifier.take(piece)),
+      );
+      this.#end(verifier);
+      return bytes;
+    });
   }
 
   #readAt(position: number): Promise<OwnBytes> {

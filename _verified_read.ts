@@ -27,7 +27,7 @@ import {
   type ReadRequest,
   readWhole,
 } from "./_read_file.ts";
-import type { OpenFile, Port } from "./_runtime/port.ts";
+import type { Hash, OpenFile, Port } from "./_runtime/port.ts";
 import { isNamed, readSidecar, type Sidecar, sidecarsOf } from "./_sidecar.ts";
 
 /** What the option `checksum` of a read says. */
@@ -64,30 +64,54 @@ export function* readVerified(
   if (!request.checksum) return yield* readWhole(port, path, request);
   const { file, sidecar } = yield* openWithSidecar(port, path, request);
   // Piece by piece, or a large file would hold the event loop at its end.
-  const hash = port.createHash(sidecar.algorithm);
+  const verifier = new Verifier(port, sidecar);
   const bytes = yield* closing(
     file,
-    () => readFrom(file, request, (piece) => hash.update(piece)),
+    () => readFrom(file, request, (piece) => verifier.take(piece)),
   );
-  compare(sidecar, hash.digest());
+  verifier.end();
   return bytes;
 }
 
-/** Opens a file to be read, once it is found to fit its checksum. */
+/** What is handed out of a file, compared with its checksum. */
+export class Verifier {
+  readonly #sidecar: Sidecar | undefined;
+  readonly #hash: Hash | undefined;
+
+  /** Without a checksum everything fits. */
+  constructor(port: Port, sidecar: Sidecar | undefined) {
+    this.#sidecar = sidecar;
+    this.#hash = sidecar && port.createHash(sidecar.algorithm);
+  }
+
+  /** Each piece, in order. */
+  take(piece: Uint8Array): void {
+    this.#hash?.update(piece);
+  }
+
+  /** Throws where all that was taken does not fit; called once. */
+  end(): void {
+    if (this.#sidecar === undefined || this.#hash === undefined) return;
+    compare(this.#sidecar, this.#hash.digest());
+  }
+}
+
+/** A file that is open, and the checksum that what is read from it must fit. */
+export interface OpenedToRead {
+  readonly file: OpenFile;
+  readonly size: number;
+  readonly sidecar: Sidecar | undefined;
+}
+
+/** Opens a file to be read, with the checksum that belongs to it, where one is asked for. */
 export function* openVerified(
   port: Port,
   path: string,
   request: VerifiedRequest,
-): Protocol<{ file: OpenFile; size: number }> {
-  if (!request.checksum) return yield* openFile(port, path, request);
-  const opened = yield* openWithSidecar(port, path, request);
-  try {
-    yield* compareOpened(port, opened, request);
-    return opened;
-  } catch (error) {
-    yield* attempt(call("close", opened.file));
-    throw error;
-  }
+): Protocol<OpenedToRead> {
+  if (request.checksum) return yield* openWithSidecar(port, path, request);
+  const opened = yield* openFile(port, path, request);
+  return { ...opened, sidecar: undefined };
 }
 
 /** Compares what a file holds with its checksum. */
@@ -129,9 +153,7 @@ export function* findSidecarOf(
 }
 
 /** A file that is open, and the sidecar that names what it held by then. */
-interface Opened {
-  readonly file: OpenFile;
-  readonly size: number;
+interface Opened extends OpenedToRead {
   readonly sidecar: Sidecar;
 }
 

@@ -39,6 +39,7 @@ import {
   readJsonlSync,
   readText,
   repairJsonl,
+  type Snapshot,
   updateJsonAtomic,
   updateJsonAtomicSync,
   updateTextAtomic,
@@ -494,7 +495,7 @@ test("streams, writers, JSON lines and updates write checksums, and keep them", 
     assert.deepEqual(readdirSync(directory).toSorted(), ["f", "f.sha512"]);
   }));
 
-test("what is damaged is neither read, updated nor begun to be read", () =>
+test("what is damaged is neither read to its end nor updated", () =>
   inScratch(async (directory) => {
     const path = join(directory, "f");
     await writeJsonlAtomic(path, [{ count: 1 }], { checksum: true });
@@ -503,7 +504,6 @@ test("what is damaged is neither read, updated nor begun to be read", () =>
     const reads = [
       () => readText(path, { checksum }),
       () => readJson(path, { checksum }),
-      () => openSnapshot(path, { checksum }),
       () => Array.fromAsync(readJsonl(path, { checksum })),
       () =>
         Promise.resolve().then(() => [...readJsonlSync(path, { checksum })]),
@@ -519,6 +519,66 @@ test("what is damaged is neither read, updated nor begun to be read", () =>
     // Who gives up the checksum may go on.
     await updateJsonAtomic(path, (current) => current, { checksum: false });
     assert.deepEqual(await readJson(path), { count: 2 });
+  }));
+
+test("what a snapshot and a stream of records hand out is what is verified", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const checksum = true;
+    const records = Array.from({ length: 40_000 }, (_, id) => ({ id }));
+    await writeJsonlAtomic(path, records, { checksum });
+    const whole = readFileSync(path);
+    const passes = [
+      (snapshot: Snapshot) => snapshot.bytes(),
+      (snapshot: Snapshot) => snapshot.text(),
+      (snapshot: Snapshot) => Array.fromAsync(snapshot.lines()),
+      (snapshot: Snapshot) => Array.fromAsync(snapshot.readable),
+    ];
+    const damage = () => {
+      // In place, at its end, after it was opened and begun to be read.
+      const bytes = new Uint8Array(whole);
+      bytes.set(new TextEncoder().encode("1"), whole.length - 3);
+      writeFileSync(path, bytes);
+    };
+    for (const pass of passes) {
+      const snapshot = await openSnapshot(path, { checksum });
+      assert.equal(snapshot.verified, false);
+      await pass(snapshot);
+      assert.equal(snapshot.verified, true);
+      await snapshot[Symbol.asyncDispose]();
+    }
+    for (const pass of passes) {
+      const snapshot = await openSnapshot(path, { checksum });
+      damage();
+      await assert.rejects(pass(snapshot), ChecksumMismatchError);
+      assert.equal(snapshot.verified, false);
+      await snapshot[Symbol.asyncDispose]();
+      writeFileSync(path, whole);
+    }
+    const plain = await openSnapshot(path);
+    await plain.bytes();
+    assert.equal(plain.verified, false);
+    await plain[Symbol.asyncDispose]();
+    const read = async () => {
+      let count = 0;
+      for await (const _record of readJsonl(path, { checksum })) {
+        if (count++ === 0) damage();
+      }
+      return count;
+    };
+    await assert.rejects(read(), ChecksumMismatchError);
+    writeFileSync(path, whole);
+    const readSync = () => {
+      let count = 0;
+      for (const _record of readJsonlSync(path, { checksum })) {
+        if (count++ === 0) damage();
+      }
+      return count;
+    };
+    assert.throws(readSync, ChecksumMismatchError);
+    writeFileSync(path, whole);
+    const all = await Array.fromAsync(readJsonl(path, { checksum }));
+    assert.equal(all.length, records.length);
   }));
 
 test("a write that is called after one with a checksum comes after it", () =>

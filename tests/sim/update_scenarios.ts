@@ -41,8 +41,8 @@ interface Past {
   readonly looks: Map<string, boolean>;
   /** Whether somebody removes the lock by hand. */
   readonly isRemoved: boolean;
-  /** How often each process closes the lock file, as a watcher of the directory does. */
-  readonly closes: number;
+  /** Whether watchers free the locks. */
+  readonly isFreed: boolean;
 }
 
 function updater(process: Process, letter: string, past: Past): Actor {
@@ -60,12 +60,12 @@ function updater(process: Process, letter: string, past: Past): Actor {
           request: { ...request, path: PATH, symlinks: "replace", held },
           payload,
         });
-        if (past.closes > 0) yield* writing;
+        if (past.isFreed) yield* writing;
         else yield* looking(writing, held, letter, past);
         past.acknowledged.add(letter);
         past.claim.promise([text], true);
         // Of who has lost his lock after his rename, another one's follows.
-        if (!past.isRemoved && past.closes === 0) {
+        if (!past.isRemoved && !past.isFreed) {
           checkAcknowledged(text, past);
         }
       }
@@ -87,7 +87,7 @@ function updater(process: Process, letter: string, past: Past): Actor {
       })();
     },
     resolved() {},
-    ...(past.isRemoved || past.closes > 0
+    ...(past.isRemoved || past.isFreed
       ? {
         rejected(error) {
           if (error instanceof Refusal && error.code === "LOCK_LOST") return;
@@ -194,14 +194,17 @@ interface Plan {
   /** Whether somebody removes the lock by hand. */
   readonly isRemoved?: true;
   /** How often each process closes the lock file, as a watcher of the directory does. */
-  readonly closes?: number;
+  readonly closes?: readonly number[];
+  /** How many states are looked at, where there is no time for all. */
+  readonly states?: number;
 }
 
 function updates(name: string, plan: Plan): Scenario {
-  const { letters, kills = 0, isLeft, isRemoved = false, closes = 0 } = plan;
+  const { letters, kills = 0, isLeft, isRemoved = false, closes = [] } = plan;
   return {
     name,
     kills,
+    ...(plan.states === undefined ? {} : { states: plan.states }),
     build() {
       const machine = lockMachine(isLeft);
       const setup = machine.start("former", 1);
@@ -221,7 +224,7 @@ function updates(name: string, plan: Plan): Scenario {
         acknowledged: new Set(),
         looks: new Map(),
         isRemoved,
-        closes,
+        isFreed: closes.length > 0,
       };
       const scene = {
         operation: name,
@@ -232,15 +235,17 @@ function updates(name: string, plan: Plan): Scenario {
         passing: LOCK_NAMES,
         ignored: IGNORED,
         unchanging: UNCHANGING,
-        staying: isRemoved || closes > 0 ? LOCK_NAMES : undefined,
+        staying: isRemoved || closes.length > 0 ? LOCK_NAMES : undefined,
         isSecret: false,
       };
       const actors = [...letters].map((letter, index) =>
         updater(machine.start(`process${index}`, 100 + index), letter, past)
       );
-      for (const { process } of closes > 0 ? [...actors] : []) {
+      for (const [index, times] of closes.entries()) {
+        const process = actors[index]?.process;
+        if (process === undefined) continue;
         const watching = machine.start(`watcher of ${process.name}`, 98);
-        actors.push(watcher(process, watching, closes));
+        actors.push(watcher(process, watching, times));
       }
       if (isRemoved) {
         actors.push(remover(machine.start("hand", 99), "/d/.f.lock"));
@@ -270,9 +275,9 @@ function arrangements(letters: string): string[] {
 
 export const UPDATE_SCENARIOS: readonly Scenario[] = [
   updates("two updates, one of which is killed", { letters: "AB", kills: 1 }),
-  updates("two updates, and watchers that free their locks", {
+  updates("two updates, and a watcher that frees the lock of one", {
     letters: "AB",
-    closes: 1,
+    closes: [1],
   }),
   updates("an update, and somebody who removes the lock", {
     letters: "A",
@@ -282,6 +287,11 @@ export const UPDATE_SCENARIOS: readonly Scenario[] = [
 
 /** For which the short form has no time. */
 export const LARGE_UPDATE_SCENARIOS: readonly Scenario[] = [
+  updates("two updates, and watchers that free their locks", {
+    letters: "AB",
+    closes: [1, 1],
+    states: 1_000_000,
+  }),
   updates("two updates, both may be killed, and a lock that is left", {
     letters: "AB",
     kills: 2,

@@ -16,7 +16,7 @@ import {
 import { absolutePath } from "./_path.ts";
 import { blockingCall, call, failedWith, type Protocol } from "./_protocol.ts";
 import { currentPort } from "./_runtime/current.ts";
-import type { Port } from "./_runtime/port.ts";
+import type { OpenFile, Port } from "./_runtime/port.ts";
 import { decodeText } from "./_utf8.ts";
 import {
   type OpenedToRead,
@@ -163,8 +163,70 @@ function* fallBack<T>(
   yield* options.fallback;
 }
 
+/** Records of an open file as far as `end`, whatever follows. */
+export async function* recordsOf<T>(
+  port: Port,
+  { file, sidecar }: OpenedToRead,
+  end: number,
+  parser: LineParser<T>,
+): AsyncGenerator<T, void, undefined> {
+  const verifier = new Verifier(port, sidecar);
+  for (const piece of piecesOf(file, end)) {
+    const length = await runAsync(port, piece.read);
+    const bytes = piece.into.subarray(0, length);
+    verifier.take(bytes);
+    yield* parser.take(bytes);
+    if (!piece.isTaken(length)) break;
+  }
+  verifier.end();
+  yield* parser.end();
+}
+
+/** The same, blocking. */
+export function* recordsOfSync<T>(
+  port: Port,
+  { file, sidecar }: OpenedToRead,
+  end: number,
+  parser: LineParser<T>,
+): Generator<T, void, undefined> {
+  const verifier = new Verifier(port, sidecar);
+  for (const piece of piecesOf(file, end)) {
+    const length = runSync(port, piece.read);
+    const bytes = piece.into.subarray(0, length);
+    verifier.take(bytes);
+    yield* parser.take(bytes);
+    if (!piece.isTaken(length)) break;
+  }
+  verifier.end();
+  yield* parser.end();
+}
+
+/** A part of a file, which the same buffer is filled with each time. */
+interface Piece {
+  readonly read: Protocol<number>;
+  readonly into: Uint8Array;
+  /** Says how much was read; whether there is more. */
+  isTaken(length: number): boolean;
+}
+
+function* piecesOf(file: OpenFile, end: number): Generator<Piece> {
+  const chunk = new Uint8Array(CHUNK_BYTES);
+  let position = 0;
+  while (position < end) {
+    const into = chunk.subarray(0, end - position);
+    yield {
+      read: blockingCall("read", file, into, position),
+      into,
+      isTaken(length) {
+        position += length;
+        return length > 0;
+      },
+    };
+  }
+}
+
 /** Chunks to values. */
-class LineParser<T> {
+export class LineParser<T> {
   readonly #attempt: Attempt;
   readonly #options: JsonlReadOptions;
   readonly #splitter: LineSplitter;

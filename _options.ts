@@ -541,6 +541,23 @@ export interface JsonlRepairOptions extends
     "symlinks" | "lock" | "retryMs" | "safety" | "signal"
   > {}
 
+/** The options of {@linkcode compactJsonl}. */
+export interface JsonlCompactOptions
+  extends
+    Omit<JsonlWriteOptions, "createNew" | "lock" | "symlinks">,
+    Pick<JsonlAppendOptions, "lock" | "symlinks">,
+    Pick<JsonlReadOptions, "reviver" | "onError" | "maxLineBytes"> {}
+
+/** What a compaction did. */
+export interface CompactReceipt extends WriteReceipt {
+  /** How many records the function was given. */
+  readonly recordsRead: number;
+  /** How many it gave back. */
+  readonly recordsWritten: number;
+  /** How many bytes of a torn line at the end of the file it was not given. */
+  readonly cutBytes: number;
+}
+
 /** What a repair found, and did. */
 export interface RepairReport {
   /** The file: absolute, symbolic links resolved. */
@@ -860,6 +877,7 @@ export type OptionKind =
   | "jsonlRead"
   | "jsonlAppend"
   | "jsonlRepair"
+  | "jsonlCompact"
   | "move"
   | "lock"
   | "checksum"
@@ -872,6 +890,8 @@ export type OptionKind =
   | "defaults";
 
 const fallback: Check = () => undefined;
+
+const { createNew: _jsonlNew, ...JSONL_COMPACT_CHECKS } = JSONL_WRITE_CHECKS;
 
 const { createNew: _textNew, ...TEXT_UPDATE_CHECKS } = TEXT_WRITE_CHECKS;
 const { createNew: _jsonNew, ...JSON_UPDATE_CHECKS } = JSON_WRITE_CHECKS;
@@ -894,6 +914,13 @@ const CHECKS: Readonly<Record<OptionKind, Readonly<Record<string, Check>>>> = {
   doctor: DOCTOR_CHECKS,
   jsonlAppend: JSONL_APPEND_CHECKS,
   jsonlRepair: JSONL_REPAIR_CHECKS,
+  jsonlCompact: {
+    ...JSONL_COMPACT_CHECKS,
+    symlinks: JSONL_APPEND_CHECKS.symlinks,
+    reviver: callback,
+    onError: JSONL_READ_CHECKS.onError,
+    maxLineBytes: JSONL_READ_CHECKS.maxLineBytes,
+  },
   move: MOVE_CHECKS,
   textUpdate: { ...TEXT_UPDATE_CHECKS, initial },
   jsonUpdate: { ...JSON_UPDATE_CHECKS, reviver: callback, initial },

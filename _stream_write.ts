@@ -24,7 +24,7 @@ import {
 import { MET } from "./_demand.ts";
 import { runAsync, runInline } from "./_drive.ts";
 import type { WriteProgress, WriteReceipt } from "./_options.ts";
-import { enterLine } from "./_order.ts";
+import { enterLine, type OrderedWrite } from "./_order.ts";
 import type { Protocol, SystemCallError } from "./_protocol.ts";
 import type { Port } from "./_runtime/port.ts";
 import { resolveTarget } from "./_target.ts";
@@ -123,15 +123,29 @@ export class StreamWrite {
   }
 
   /** Puts it into place when its turn has come and all is `appended`, or discards it. */
-  async commit(
+  commit(
+    appended: Promise<unknown>,
+    request: WriteRequest,
+  ): Promise<WriteReceipt> {
+    const { path } = this.#write.target;
+    return this.commitAs(
+      appended,
+      request,
+      (write) => enterLine(this.#port, path, write),
+    );
+  }
+
+  /** The same, where `enter` gives it its turn. */
+  async commitAs(
     appended: Promise<unknown>,
     { held }: WriteRequest,
+    enter: (write: OrderedWrite) => Promise<WriteReceipt>,
   ): Promise<WriteReceipt> {
     this.#write.request = { ...this.#write.request, held };
     const { durability, createNew, signal } = this.#request;
     let isPerformed = false;
     try {
-      return await enterLine(this.#port, this.#write.target.path, {
+      return await enter({
         durability,
         createNew,
         signal,

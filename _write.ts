@@ -159,26 +159,13 @@ export function prepareWrite<Options extends WriteOptions>(
 /** Writes what comes from a source. */
 export async function writeFrom<S>(
   source: Source<S>,
-  { port, attempt, request, onProgress, encode }: SourceWrite<S>,
+  prepared: SourceWrite<S>,
 ): Promise<WriteReceipt> {
+  const { port, attempt, request } = prepared;
   const chunks = chunksOf(source, request.signal);
   try {
     const write = await beginFor(chunks, port, attempt, request);
-    const progress = new ProgressCount(onProgress);
-    try {
-      for await (const chunk of chunks) {
-        const bytes = encode(chunk, progress.records);
-        progress.records++;
-        if (bytes.length > 0 && await write.append(bytes)) {
-          progress.tell(write.bytes);
-        }
-      }
-      await write.append(encode(END, progress.records));
-      progress.tell(write.bytes);
-    } catch (error) {
-      await write.discard(error);
-      throw error;
-    }
+    await appendEach(write, chunks, prepared);
     try {
       return await underLock(
         port,
@@ -193,6 +180,30 @@ export async function writeFrom<S>(
     }
   } catch (error) {
     throw explain(port, attempt, error);
+  }
+}
+
+/** Appends what comes from a source, or takes the write back; how many chunks those were. */
+export async function appendEach<S>(
+  write: StreamWrite,
+  chunks: AsyncIterable<S>,
+  { encode, onProgress }: Pick<SourceWrite<S>, "encode" | "onProgress">,
+): Promise<number> {
+  const progress = new ProgressCount(onProgress);
+  try {
+    for await (const chunk of chunks) {
+      const bytes = encode(chunk, progress.records);
+      progress.records++;
+      if (bytes.length > 0 && await write.append(bytes)) {
+        progress.tell(write.bytes);
+      }
+    }
+    await write.append(encode(END, progress.records));
+    progress.tell(write.bytes);
+    return progress.records;
+  } catch (error) {
+    await write.discard(error);
+    throw error;
   }
 }
 
@@ -215,11 +226,31 @@ async function beginFor(
 /** Writes what comes from an iterable, blocking. */
 export function writeFromSync<S>(
   source: Iterable<S>,
-  { port, attempt, request, onProgress, encode }: SourceWrite<S>,
+  prepared: SourceWrite<S>,
 ): WriteReceipt {
+  const { port, attempt, request } = prepared;
+  try {
+    return underLockIfChecksummed(
+      port,
+      attempt,
+      request,
+      (request) => writeEachSync(port, request, source, prepared).receipt,
+    );
+  } catch (error) {
+    throw explain(port, attempt, error);
+  }
+}
+
+/** Writes what comes from an iterable, for whom the lock is held; how many chunks those were. */
+export function writeEachSync<S>(
+  port: Port,
+  request: WriteRequest,
+  source: Iterable<S>,
+  { encode, onProgress }: Pick<SourceWrite<S>, "encode" | "onProgress">,
+): { receipt: WriteReceipt; records: number } {
+  const progress = new ProgressCount(onProgress);
   function* appendAll(write: StagedWrite): Protocol<void> {
     const gatherer = new Gatherer();
-    const progress = new ProgressCount(onProgress);
     for (const chunk of source) {
       const bytes = encode(chunk, progress.records);
       progress.records++;
@@ -237,16 +268,8 @@ export function writeFromSync<S>(
     for (const piece of gatherer.rest()) yield* append(write, piece);
     yield* chooseAgain(write);
   }
-  try {
-    return underLockIfChecksummed(
-      port,
-      attempt,
-      request,
-      (request) => runSync(port, writeOvertaking(port, request, appendAll)),
-    );
-  } catch (error) {
-    throw explain(port, attempt, error);
-  }
+  const receipt = runSync(port, writeOvertaking(port, request, appendAll));
+  return { receipt, records: progress.records };
 }
 
 /** Takes the lock where it turns out that a checksum is kept, before anything is done. */

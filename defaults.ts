@@ -25,6 +25,8 @@ import {
 import {
   appendJsonl,
   appendJsonlSync,
+  compactJsonl,
+  compactJsonlSync,
   readJsonl,
   readJsonlSync,
   repairJsonl,
@@ -111,6 +113,10 @@ export interface BoundFunctions {
   readonly appendJsonl: typeof appendJsonl;
   /** As {@linkcode appendJsonlSync}. */
   readonly appendJsonlSync: typeof appendJsonlSync;
+  /** As {@linkcode compactJsonl}. */
+  readonly compactJsonl: typeof compactJsonl;
+  /** As {@linkcode compactJsonlSync}. */
+  readonly compactJsonlSync: typeof compactJsonlSync;
   /** As {@linkcode moveAtomic}. */
   readonly moveAtomic: typeof moveAtomic;
   /** As {@linkcode moveAtomicSync}. */
@@ -197,6 +203,7 @@ export function withDefaults(defaults: DefaultOptions): BoundFunctions {
   const jsonlWrite = knownTo("jsonlWrite", checked);
   const jsonlAppend = knownTo("jsonlAppend", checked);
   const jsonlRepair = knownTo("jsonlRepair", checked);
+  const jsonlCompact = knownTo("jsonlCompact", checked);
   const move = knownTo("move", checked);
   return {
     appendJsonl: (path, records, options) =>
@@ -207,6 +214,10 @@ export function withDefaults(defaults: DefaultOptions): BoundFunctions {
       promised(() => moveAtomic(from, to, merge(move, options))),
     moveAtomicSync: (from, to, options) =>
       moveAtomicSync(from, to, merge(move, options)),
+    compactJsonl: (path, change, options) =>
+      promised(() => compactJsonl(path, change, merge(jsonlCompact, options))),
+    compactJsonlSync: (path, change, options) =>
+      compactJsonlSync(path, change, merge(jsonlCompact, options)),
     repairJsonl: (path, options) =>
       promised(() => repairJsonl(path, merge(jsonlRepair, options))),
     repairJsonlSync: (path, options) =>

@@ -17,6 +17,7 @@
  * @module
  */
 
+import { compact, type Compaction, compactSync } from "./_compact.ts";
 import { describe } from "./_describe.ts";
 import type { Attempt } from "./_failure.ts";
 import { stringifyJson } from "./_json_text.ts";
@@ -35,8 +36,10 @@ import {
 } from "./_jsonl_read.ts";
 import type {
   AppendReceipt,
+  CompactReceipt,
   FallbackOption,
   JsonlAppendOptions,
+  JsonlCompactOptions,
   JsonlReadOptions,
   JsonlRepairOptions,
   JsonlWriteOptions,
@@ -49,6 +52,7 @@ import { encodeText } from "./_utf8.ts";
 import {
   END,
   prepare,
+  type Prepared,
   type SourceWrite,
   writeFrom,
   writeFromSync,
@@ -57,10 +61,12 @@ import {
 export type {
   AppendReceipt,
   ChecksumAlgorithm,
+  CompactReceipt,
   Durability,
   FallbackOption,
   Guarantee,
   JsonlAppendOptions,
+  JsonlCompactOptions,
   JsonlReadOptions,
   JsonlRepairOptions,
   JsonlWriteOptions,
@@ -346,6 +352,93 @@ export function appendJsonlSync(
 }
 
 /**
+ * Writes a file of JSON lines anew with what a function makes of its records: a
+ * log that is appended to is kept short so, and no record that is appended
+ * meanwhile is lost. The lock of the file is held from before the first record is
+ * read until the new file is in its place; `appendJsonl` waits for it.
+ *
+ * The function is given the records as a stream, and returns those to keep, as a
+ * stream too, so that the length of the file does not matter. It must not write
+ * to the file itself. A torn last line, as a crash in the middle of an append
+ * leaves it, is left out, and told. Where there is no file, there are no records,
+ * and one is made.
+ *
+ * On Deno it requires `--allow-read` and `--allow-write` for the directory of
+ * the file.
+ *
+ * @typeParam T What the records are.
+ * @param path The file: a path or a `file:` URL.
+ * @param change Given the records; returns those to keep.
+ * @param options How to read and to write them.
+ * @returns What was read and written, and how durably.
+ * @throws {TypeError} If an argument or an option is malformed.
+ * @throws {ParseError} If a line is no JSON, unless `onError` says otherwise.
+ * @throws {LockTimeoutError} If its lock was not to be had in time.
+ * @throws {LockLostError} If its lock was lost; the file is as it was.
+ * @throws {AtomicError} If anything else fails.
+ *
+ * @example Keeping the newest records of a log
+ * ```ts
+ * import { appendJsonl, compactJsonl, readJsonl } from "@aj/atomic/jsonl";
+ * import assert from "node:assert/strict";
+ *
+ * const path = `${await Deno.makeTempDir()}/events.jsonl`;
+ * await appendJsonl(path, [{ at: 1 }, { at: 2 }, { at: 3 }]);
+ * await compactJsonl<{ at: number }>(path, async function* (events) {
+ *   for await (const event of events) if (event.at > 1) yield event;
+ * });
+ * assert.equal((await Array.fromAsync(readJsonl(path))).length, 2);
+ * ```
+ */
+export function compactJsonl<T = unknown>(
+  path: string | URL,
+  change: (
+    records: AsyncIterable<T>,
+  ) => Iterable<unknown> | AsyncIterable<unknown> | ReadableStream<unknown>,
+  options: JsonlCompactOptions = {},
+): Promise<CompactReceipt> {
+  return promised(() =>
+    compact(prepareCompaction("compactJsonl", path, change, options), change)
+  );
+}
+
+/**
+ * The synchronous form of {@linkcode compactJsonl}. It cannot wait: where an
+ * asynchronous write, move or append of the file is under way in this thread, it
+ * throws (code `"PENDING"`, or `"LOCK_TIMEOUT"` where that holds the lock).
+ *
+ * On Deno it requires `--allow-read` and `--allow-write` for the directory of
+ * the file.
+ *
+ * @typeParam T What the records are.
+ * @param path The file: a path or a `file:` URL.
+ * @param change Given the records; returns those to keep.
+ * @param options How to read and to write them.
+ * @returns What was read and written, and how durably.
+ * @throws {TypeError} If an argument or an option is malformed.
+ * @throws {AtomicError} If it fails, as {@linkcode compactJsonl} does.
+ *
+ * @example Usage
+ * ```ts
+ * import { appendJsonlSync, compactJsonlSync } from "@aj/atomic/jsonl";
+ *
+ * const path = `${Deno.makeTempDirSync()}/events.jsonl`;
+ * appendJsonlSync(path, [{ at: 1 }, { at: 2 }]);
+ * compactJsonlSync(path, (events) => [...events].slice(-1));
+ * ```
+ */
+export function compactJsonlSync<T = unknown>(
+  path: string | URL,
+  change: (records: Iterable<T>) => Iterable<unknown>,
+  options: JsonlCompactOptions = {},
+): CompactReceipt {
+  return compactSync(
+    prepareCompaction("compactJsonlSync", path, change, options),
+    change,
+  );
+}
+
+/**
  * Repairs the end of a file of JSON lines after a crash in the middle of an
  * append. A last line without its newline is given it where the line is a whole
  * object, array or string, and is cut where it is anything else: of a number or
@@ -420,17 +513,34 @@ function prepareLines<T>(
   return prepareLineRead(operation, path, options);
 }
 
+function prepareCompaction(
+  operation: string,
+  path: string | URL,
+  change: unknown,
+  given: JsonlCompactOptions,
+): Compaction {
+  if (typeof change !== "function") {
+    throw new TypeError(
+      `The change must be a function of the records: received ${
+        describe(change)
+      }`,
+    );
+  }
+  const prepared = prepare(operation, "jsonlCompact", path, given);
+  return { ...encodingLines(prepared), options: prepared.options };
+}
+
 function prepareRecords(
   operation: string,
   path: string | URL,
   given: JsonlWriteOptions,
 ): SourceWrite<unknown> {
-  const { port, attempt, request, options } = prepare(
-    operation,
-    "jsonlWrite",
-    path,
-    given,
-  );
+  return encodingLines(prepare(operation, "jsonlWrite", path, given));
+}
+
+function encodingLines(
+  { port, attempt, request, options }: Prepared<JsonlWriteOptions>,
+): SourceWrite<unknown> {
   const { trailingNewline = true, onProgress } = options;
   /** Lines are encoded many at a time: a buffer for each would cost more than its JSON. */
   let lines = "";

@@ -6,10 +6,11 @@
  */
 
 import assert from "node:assert/strict";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { setTimeout } from "node:timers/promises";
-import { readJsonl, repairJsonl } from "../../jsonl.ts";
+import { compactJsonl, readJsonl, repairJsonl } from "../../jsonl.ts";
 import { Program } from "./program.ts";
 import { inLab } from "./run.ts";
 import { cachesIn, RUNTIMES } from "./runtimes.ts";
@@ -75,4 +76,65 @@ test("two processes on each runtime append to one file while others are killed: 
       }
     }
     t.diagnostic(`${records} records, ${KILLS} killed, ${cutBytes} bytes cut`);
+  }));
+
+test("processes append to a log that others compact, and some of both are killed: every acknowledged record is counted once", (t) =>
+  inLab(async ({ directory, outside }) => {
+    const path = join(directory, "events.jsonl");
+    const stop = join(outside, "stop");
+    const env = cachesIn(join(outside, "deno"));
+    const start = (index: number, program: string, ...given: string[]) => {
+      const runtime = RUNTIMES[index % RUNTIMES.length];
+      assert.ok(runtime !== undefined);
+      const place = `${directory},${outside}`;
+      return new Program(runtime.command(place, program, path, ...given), env);
+    };
+    const appenders = RUNTIMES.map((_, index) =>
+      start(index, "./appender.ts", `appender${index}`, String(TIMES))
+    );
+    const compactors = RUNTIMES.map((_, index) =>
+      start(index, "./compactor.ts", stop)
+    );
+    const victims: Program[] = [];
+    for (let kill = 0; kill < KILLS; kill++) {
+      const name = `victim${kill}`;
+      const victim = kill % 2 === 0
+        ? start(kill, "./appender.ts", name, "100000")
+        : start(kill, "./compactor.ts", stop);
+      await victim.printed(/\d+.*\n\d+.*\n/);
+      await setTimeout(kill % 7);
+      victim.signal("SIGKILL");
+      await victim.ended;
+      victims.push(victim);
+    }
+    for (const appender of appenders) {
+      assert.equal(await appender.ended, 0, appender.stderr);
+    }
+    writeFileSync(stop, "");
+    for (const compactor of compactors) {
+      assert.equal(await compactor.ended, 0, compactor.stderr);
+    }
+    const { recordsRead } = await compactJsonl(path, (records) => records);
+    const counts = new Map<string, number>();
+    const records = readJsonl<{ name: string; count?: number }>(path);
+    for await (const { name, count = 1 } of records) {
+      counts.set(name, (counts.get(name) ?? 0) + count);
+    }
+    for (const [index, appender] of appenders.entries()) {
+      assert.equal(numbersIn(appender).length, TIMES);
+      assert.equal(counts.get(`appender${index}`), 2 * TIMES);
+    }
+    for (const [kill, victim] of victims.entries()) {
+      if (kill % 2 !== 0) continue;
+      const acknowledged = 2 * numbersIn(victim).length;
+      const counted = counts.get(`victim${kill}`) ?? 0;
+      // Of the pair that was under way when it was killed there may be more.
+      assert.ok(counted >= acknowledged && counted <= acknowledged + 2);
+    }
+    const times = compactors.map(({ stdout }) =>
+      Number(/(\d+) compacted\n$/.exec(stdout)?.[1] ?? 0)
+    );
+    t.diagnostic(
+      `${times} compactions, ${KILLS} killed, ${recordsRead} records in the end`,
+    );
   }));

@@ -13,7 +13,7 @@ import type {
   JsonReviver,
   JsonWriteOptions,
 } from "./_options.ts";
-import { isPlainArray, isPlainObject } from "./_plain_object.ts";
+import { isPlainArray, isPlainObject, isThenable } from "./_plain_object.ts";
 import { describePosition, type Origin, textPosition } from "./_utf8.ts";
 import { ParseError, SerializationError } from "./errors.ts";
 
@@ -24,17 +24,24 @@ export function stringifyJson(
   attempt: Attempt,
   root: string = "$",
 ): string {
-  const { indent = 2, sortKeys = false, onLossy = "allow" } = options;
+  const { indent = 2, sortKeys = false, onLossy, replacer } = options;
   try {
-    if (onLossy === "error") new Walk(options).stringify(value, 0);
-    const text = sortKeys
-      ? new Walk({ ...options, onLossy: "allow" }).stringify(value, indent)
-      : plainStringify(value, options.replacer, indent);
+    // A copy of an object cannot have its integer keys in another order.
+    const isWalkable = sortKeys || !Array.isArray(replacer) ||
+      !replacer.some((key) => /^\d+$/.test(`${key}`));
+    const isStrict = onLossy === "error";
+    if (isStrict && !isWalkable) new Walk(options).stringify(value, 0);
+    // Else once: a second evaluation may find something else.
+    const text = sortKeys || (isStrict && isWalkable)
+      ? new Walk(options).stringify(value, indent)
+      : plainStringify(value, replacer, indent);
     // Where the top level has no JSON form, the result is not a string.
     if (typeof text === "string") return text;
     throw new Unserializable("$", `${describe(value)} has no JSON form`);
   } catch (error) {
-    const found = findUnserializable(value, options) ?? error;
+    const found = error instanceof Unserializable
+      ? error
+      : findUnserializable(value, options) ?? error;
     const reason = found instanceof Unserializable
       ? `${found.message} at ${root}${found.place.slice(1)}`
       : describeThrown(found);
@@ -50,9 +57,66 @@ function plainStringify(
   replacer: JsonWriteOptions["replacer"],
   indent: number | string,
 ): string | undefined {
-  return typeof replacer === "object"
-    ? JSON.stringify(value, [...replacer], indent)
-    : JSON.stringify(value, replacer, indent);
+  if (typeof replacer === "function") {
+    let isTop = true;
+    return JSON.stringify(value, function (this: object, key, value) {
+      const replaced = replacer.call(this, key, value);
+      if (isTop ? wouldVanish(replaced) : isThenable(replaced)) {
+        throw new Vanishing();
+      }
+      isTop = false;
+      return replaced;
+    }, indent);
+  }
+  const keys = replacer && [...replacer].map(String);
+  const text = JSON.stringify(value, keys, indent);
+  const isHeld = holdsThenable(value, keys && new Set(keys), 0);
+  if (wouldVanish(value) || isHeld) throw new Vanishing();
+  return text;
+}
+
+/** What would be written as `{}`; where, is found out by who catches it. */
+class Vanishing extends Error {}
+
+/** The most that a map or a set is asked for its content is its size: JSON has none of it. */
+function wouldVanish(value: unknown): boolean {
+  return isThenable(value) || isKeyed(value);
+}
+
+/** A map or a set, of any realm, that has no JSON form of its own. */
+function isKeyed(value: unknown): boolean {
+  const tag = Object.prototype.toString.call(value);
+  return (tag === "[object Map]" || tag === "[object Set]") &&
+    !hasOwnForm(value as object);
+}
+
+function hasOwnForm(value: object): boolean {
+  return "toJSON" in value && typeof value.toJSON === "function";
+}
+
+/** Far deeper than data is; what lies below is not looked at. */
+const MOST_LEVELS = 500;
+
+/** Of what `JSON.stringify` has taken, which cannot contain itself. In place of a replacer, which takes several times as long. */
+function holdsThenable(
+  value: unknown,
+  keys: ReadonlySet<string> | undefined,
+  level: number,
+): boolean {
+  if (typeof value !== "object" || value === null || level > MOST_LEVELS) {
+    return false;
+  }
+  if (Array.isArray(value)) {
+    return value.some((element) => holdsThenable(element, keys, level + 1));
+  }
+  if (hasOwnForm(value)) return false;
+  if (isThenable(value)) return true;
+  for (const key in value) {
+    if (keys !== undefined && !keys.has(key)) continue;
+    const part: unknown = Reflect.get(value, key);
+    if (holdsThenable(part, keys, level + 1)) return true;
+  }
+  return false;
 }
 
 /** The place at which `JSON.stringify` threw, which it does not tell. */
@@ -160,6 +224,24 @@ class Walk {
     );
     if (isBigInt(value)) {
       this.#fail(holder, key, `the BigInt ${value}n has no JSON form`);
+    }
+    if (isThenable(value)) {
+      this.#fail(
+        holder,
+        key,
+        `${
+          describe(value)
+        }, which can be awaited, would become {}: await it first`,
+      );
+    }
+    if (this.#levels.length === 0 && isKeyed(value)) {
+      this.#fail(
+        holder,
+        key,
+        `${
+          describe(value)
+        } would become {}: write Object.fromEntries(map), or an array of it`,
+      );
     }
     // To drop a property is what a replacer returns undefined for.
     const isDropped = value === undefined && given !== undefined;

@@ -589,6 +589,17 @@ function integer(from: number, to: number, expected: string): Check {
       : expected;
 }
 
+/** What is written in decimal and meant in octal. */
+const MISTAKEN_MODES: ReadonlySet<unknown> = new Set([
+  ...[400, 440, 444, 600, 640, 644, 660, 664, 666],
+  ...[700, 750, 755, 770, 775, 777],
+]);
+
+const fileMode: Check = (value) =>
+  MISTAKEN_MODES.has(value)
+    ? `in octal, as 0o${value}`
+    : integer(0, 0o7777, "an integer from 0 to 0o7777")(value);
+
 const boolean: Check = (value) =>
   typeof value === "boolean" ? undefined : "a boolean";
 function booleanOr(...words: readonly string[]): Check {
@@ -698,7 +709,7 @@ const DOCTOR_CHECKS = {
 
 const WRITE_CHECKS = {
   durability: oneOf("full", "ordered", "none"),
-  mode: integer(0, 0o7777, "an integer from 0 to 0o7777"),
+  mode: fileMode,
   owner,
   preserve: boolean,
   symlinks: oneOf("follow", "replace", "reject"),
@@ -864,6 +875,26 @@ const JSONL_APPEND_CHECKS = {
   sortKeys: boolean,
   onLossy: JSON_WRITE_CHECKS.onLossy,
 } satisfies Record<keyof JsonlAppendOptions, Check>;
+
+/** What has no JSON form, or would be written without what it holds. */
+type Unwritable =
+  | bigint
+  | symbol
+  | ((...args: never[]) => unknown)
+  | (abstract new (...args: never[]) => unknown)
+  | PromiseLike<unknown>
+  | ReadonlyMap<unknown, unknown>
+  | ReadonlySet<unknown>;
+
+/** What says itself how it is written. */
+interface HasOwnForm {
+  toJSON(...args: never[]): unknown;
+}
+
+/** `never` where TypeScript can tell that a value cannot be written as JSON: a promise that was not awaited, above all. */
+export type JsonWritable<T> = 0 extends 1 & T ? unknown
+  : [Exclude<Extract<T, Unwritable>, HasOwnForm>] extends [never] ? unknown
+  : never;
 
 /** A kind of function, by the options it knows. */
 export type OptionKind =

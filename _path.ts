@@ -48,6 +48,7 @@ function checkedPath(host: Host, path: string | URL): string {
   if (text === "") {
     throw new TypeError('Path must not be empty: received ""');
   }
+  if (typeof path === "string") refuseMistaken(path);
   if (text.includes("\0")) {
     throw new TypeError(
       `Path must not contain a NUL character: received ${JSON.stringify(text)}`,
@@ -61,6 +62,21 @@ function checkedPath(host: Host, path: string | URL): string {
     );
   }
   return text;
+}
+
+/** What was meant for somebody else: here it would name a directory. */
+function refuseMistaken(path: string): void {
+  const received = `received ${JSON.stringify(path)}`;
+  if (/^file:/i.test(path)) {
+    throw new TypeError(
+      `Path must be a path, or a URL object: ${received}, pass new URL(...), or put "./" before a directory of that name`,
+    );
+  }
+  if (/^~(?:[\\/]|$)/.test(path)) {
+    throw new TypeError(
+      `Path must not begin with "~", which only a shell takes for the home directory: ${received}, put that directory in its place, or "./" before a directory of that name`,
+    );
+  }
 }
 
 function madeAbsolute(host: Host, text: string): string {

@@ -1,5 +1,6 @@
 /**
- * Objects that are nothing but their properties.
+ * Objects that are nothing but their properties, and others that are told by
+ * their shape.
  *
  * @module
  */
@@ -9,6 +10,12 @@ export function isPlainObject(value: unknown): value is object {
   if (typeof value !== "object" || value === null) return false;
   const prototype = Object.getPrototypeOf(value);
   return prototype === null || isRootPrototype(prototype);
+}
+
+/** Whether the value is a promise, or what `await` takes for one. */
+export function isThenable(value: unknown): value is PromiseLike<unknown> {
+  return typeof value === "object" && value !== null && "then" in value &&
+    typeof value.then === "function";
 }
 
 /** Whether the value is an array and of no class of its own. */

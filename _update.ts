@@ -17,6 +17,7 @@ import type {
   WriteOptions,
   WriteReceipt,
 } from "./_options.ts";
+import { isThenable } from "./_plain_object.ts";
 import { enterUpdate, refusePending, type UpdatePlace } from "./_order.ts";
 import { failedWith, type Protocol, Refusal } from "./_protocol.ts";
 import { MOST_TEXT_BYTES } from "./_read_file.ts";
@@ -242,9 +243,7 @@ async function settled<T>(
 
 /** It would be written as `{}`. */
 function refusePromise(operation: string, value: unknown): void {
-  const isPromise = typeof value === "object" && value !== null &&
-    "then" in value && typeof value.then === "function";
-  if (!isPromise) return;
+  if (!isThenable(value)) return;
   throw new TypeError(
     `The function of ${operation} must return the new content, not a promise of it: use ${
       operation.replace(/Sync$/, "")

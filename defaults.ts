@@ -73,6 +73,7 @@ export type {
   JsonReplacer,
   JsonReviver,
   JsonUpdateOptions,
+  JsonWritable,
   JsonWriteOptions,
   Lock,
   LockOptions,

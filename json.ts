@@ -21,6 +21,7 @@ import type {
   JsonReadOptions,
   JsonReviver,
   JsonUpdateOptions,
+  JsonWritable,
   JsonWriteOptions,
   OwnBytes,
   UpdateResult,
@@ -42,6 +43,7 @@ export type {
   JsonReplacer,
   JsonReviver,
   JsonUpdateOptions,
+  JsonWritable,
   JsonWriteOptions,
   Lock,
   LockOptions,
@@ -66,13 +68,15 @@ export type {
  * On Deno it requires `--allow-read` and `--allow-write` for the directory of
  * the file, where the new content is staged.
  *
+ * @typeParam T What the value is.
  * @param path The file: a path or a `file:` URL.
  * @param value What `JSON.stringify` accepts.
  * @param options How to write it.
  * @returns What was written, and how durably.
  * @throws {TypeError} If the path or an option is malformed.
  * @throws {SerializationError} If the value has no JSON form: `undefined`, a
- * function, a BigInt, a cycle. The message names the place, as in `$.a.b[3]`.
+ * function, a BigInt, a cycle; or JSON would have nothing of it: a promise
+ * anywhere in it, a Map or a Set. The message names the place, as in `$.a.b[3]`.
  * @throws {PermissionScopeError} If Deno's permissions do not cover the directory.
  * @throws {AlreadyExistsError} If the file exists and `createNew` is set.
  * @throws {UnsupportedEnvironmentError} If what `require` names is not guaranteed there, or `safety` forbids a network mount.
@@ -90,9 +94,9 @@ export type {
  * });
  * ```
  */
-export function writeJsonAtomic(
+export function writeJsonAtomic<T>(
   path: string | URL,
-  value: unknown,
+  value: T & JsonWritable<T>,
   options: JsonWriteOptions = {},
 ): Promise<WriteReceipt> {
   return promised(() =>
@@ -107,6 +111,7 @@ export function writeJsonAtomic(
  * On Deno it requires `--allow-read` and `--allow-write` for the directory of
  * the file, where the new content is staged.
  *
+ * @typeParam T What the value is.
  * @param path The file: a path or a `file:` URL.
  * @param value What `JSON.stringify` accepts.
  * @param options How to write it.
@@ -122,9 +127,9 @@ export function writeJsonAtomic(
  * writeJsonAtomicSync(`${Deno.makeTempDirSync()}/config.json`, { port: 8080 });
  * ```
  */
-export function writeJsonAtomicSync(
+export function writeJsonAtomicSync<T>(
   path: string | URL,
-  value: unknown,
+  value: T & JsonWritable<T>,
   options: JsonWriteOptions = {},
 ): WriteReceipt {
   return writeSync(prepare("writeJsonAtomicSync", path, value, options));

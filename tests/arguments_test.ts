@@ -39,6 +39,10 @@ for (const form of FORMS) {
           [undefined, /string or a file URL: received undefined/],
           [5, /received the number 5/],
           [{}, /received an instance of Object/],
+          ["file:///etc/f", /pass new URL\(\.\.\.\), or put "\.\/" before/],
+          ["FILE:f", /Path must be a path, or a URL object/],
+          ["~/f", /which only a shell takes for the home directory/],
+          ["~", /must not begin with "~"/],
           [new URL("https://example.com/f"), /file URL: received "https:/],
           [new URL("file:///a%2Fb"), /encoded separator/],
           [new URL("file://host/f"), /must not name a host/],
@@ -457,3 +461,40 @@ test("values in messages are told in words, however odd they are", () => {
   }
   assert.equal(describeThrown(Object.create(null)), "an object");
 });
+
+test("a file whose name only looks like a mistake is written where its path begins otherwise", () =>
+  inScratch(async (directory) => {
+    const before = process.cwd();
+    process.chdir(directory);
+    try {
+      for (const name of ["~f", "file", "filed:x"]) {
+        await FORMS[0]?.writeText(name, "x");
+      }
+      for (const path of ["./file:x", "./~/f"]) {
+        await FORMS[0]?.writeText(path, "x");
+      }
+    } finally {
+      process.chdir(before);
+    }
+    assert.deepEqual(
+      readdirSync(directory).toSorted(),
+      ["file", "file:x", "filed:x", "~", "~f"],
+    );
+  }));
+
+test("a mode that was written in decimal is a TypeError that names the octal one", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const port = new FaultPort();
+    await onPort(port, async () => {
+      for (const mode of [400, 440, 600, 640, 644, 664, 666, 755, 777]) {
+        const error = await rejection(
+          unchecked(FORMS[0] as Form, "writeText")(path, "x", { mode }),
+        );
+        assert.ok(error instanceof TypeError);
+        assert.match(error.message, new RegExp(`as 0o${mode}: received the`));
+      }
+    });
+    assert.deepEqual(port.calls, []);
+    await FORMS[0]?.writeText(path, "x", { mode: 0o600 });
+  }));

@@ -8,6 +8,7 @@ import {
   NotFoundError,
   ParseError,
   SerializationError,
+  writeJsonAtomic,
 } from "../mod.ts";
 import { FaultPort, onPort } from "./fault_port.ts";
 import { rejection } from "./rejection.ts";
@@ -160,6 +161,27 @@ for (const form of FORMS) {
           ],
           [
             new Map(),
+            {},
+            /an instance of Map would become \{\}: write Object\.fromEntries/,
+          ],
+          [new Set(), { sortKeys: true }, /an instance of Set would become/],
+          [new Map(), { onLossy: "error" }, /would become \{\}.* at \$$/],
+          [
+            { a: [{ b: Promise.resolve(1) }] },
+            {},
+            /Promise, which can be awaited, would become \{\}: .* at \$\.a\[0\]\.b$/,
+          ],
+          [Promise.resolve(1), {}, /await it first at \$$/],
+          [{ then: () => 1, data: 2 }, {}, /which can be awaited/],
+          [{ a: { then: () => 1 } }, { sortKeys: true }, /at \$\.a$/],
+          [{ a: { then: () => 1 } }, { replacer: ["a"] }, /at \$\.a$/],
+          [
+            { a: Promise.resolve(1) },
+            { replacer: (_key: string, value: unknown) => value },
+            /which can be awaited, would become \{\}.* at \$\.a$/,
+          ],
+          [
+            { a: new Map() },
             { onLossy: "error" },
             /an instance of Map would come back as something else/,
           ],
@@ -422,6 +444,76 @@ for (const form of FORMS) {
       assert.ok(waiting.every((call) => call.form === form.name));
     }));
 }
+
+test("what looks like a promise or a map and has a JSON form is written", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    class Dictionary extends Map<string, number> {
+      toJSON(): unknown {
+        return Object.fromEntries(this);
+      }
+    }
+    const entries: [string, number][] = [["a", 1]];
+    const then = 1;
+    const value = { then, nested: { then: "x" }, query: { toJSON, then() {} } };
+    function toJSON(): string {
+      return "SELECT 1";
+    }
+    await writeJsonAtomic(path, new Dictionary(entries), { indent: 0 });
+    assert.equal(readFileSync(path, "utf8"), '{"a":1}\n');
+    await writeJsonAtomic(path, value, { indent: 0 });
+    assert.equal(
+      readFileSync(path, "utf8"),
+      '{"then":1,"nested":{"then":"x"},"query":"SELECT 1"}\n',
+    );
+    const replacer = (_key: string, part: unknown) =>
+      part instanceof Map ? Object.fromEntries(part) : part;
+    const map: unknown = new Map(entries);
+    await writeJsonAtomic(path, map, { indent: 0, replacer });
+    assert.equal(readFileSync(path, "utf8"), '{"a":1}\n');
+    // What is left out by a list of keys does not matter.
+    const withPromise = { a: 1, b: Promise.resolve() };
+    await writeJsonAtomic(path, withPromise, { indent: 0, replacer: ["a"] });
+    assert.equal(readFileSync(path, "utf8"), '{"a":1}\n');
+  }));
+
+test("what was checked is what is written: a value is evaluated once", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    for (const options of [{ onLossy: "error" }, { sortKeys: true }] as const) {
+      const queue = [1, 2, 3];
+      const draining = { toJSON: () => queue.splice(0) };
+      await writeJsonAtomic(path, draining, { ...options, indent: 0 });
+      assert.equal(readFileSync(path, "utf8"), "[1,2,3]\n");
+    }
+  }));
+
+type IsNever<T> = [T] extends [never] ? true : false;
+type Taken<T> = Parameters<typeof writeJsonAtomic<T>>[1];
+
+/** Held by the compiler: what can be told is refused, and nothing else. */
+const REFUSED: [
+  IsNever<Taken<Promise<number>>>,
+  IsNever<Taken<number | Promise<number>>>,
+  IsNever<Taken<() => number>>,
+  IsNever<Taken<bigint>>,
+  IsNever<Taken<symbol>>,
+  IsNever<Taken<Map<string, number>>>,
+  IsNever<Taken<Set<string>>>,
+] = [true, true, true, true, true, true, true];
+const TAKEN: [
+  IsNever<Taken<unknown>>,
+  IsNever<Taken<{ a: number }>>,
+  IsNever<Taken<readonly string[]>>,
+  IsNever<Taken<string | null | undefined>>,
+  IsNever<Taken<Date>>,
+  IsNever<Taken<object>>,
+] = [false, false, false, false, false, false];
+
+test("the type of a value refuses what has no JSON form", () => {
+  assert.ok(REFUSED.every(Boolean));
+  assert.ok(!TAKEN.some(Boolean));
+});
 
 test("sortKeys and onLossy change nothing but the order of keys", () =>
   inScratch(async (directory) => {

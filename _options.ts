@@ -876,24 +876,27 @@ const JSONL_APPEND_CHECKS = {
   onLossy: JSON_WRITE_CHECKS.onLossy,
 } satisfies Record<keyof JsonlAppendOptions, Check>;
 
-/** What has no JSON form, or would be written without what it holds. */
-type Unwritable =
-  | bigint
-  | symbol
-  | ((...args: never[]) => unknown)
-  | (abstract new (...args: never[]) => unknown)
-  | PromiseLike<unknown>
-  | ReadonlyMap<unknown, unknown>
-  | ReadonlySet<unknown>;
-
-/** What says itself how it is written. */
-interface HasOwnForm {
-  toJSON(...args: never[]): unknown;
-}
-
-/** `never` where TypeScript can tell that a value cannot be written as JSON: a promise that was not awaited, above all. */
+/**
+ * `never` where TypeScript can tell that a value has no JSON form, or would be
+ * written without what it holds: above all a promise that was not awaited.
+ */
 export type JsonWritable<T> = 0 extends 1 & T ? unknown
-  : [Exclude<Extract<T, Unwritable>, HasOwnForm>] extends [never] ? unknown
+  : [
+    Exclude<
+      Extract<
+        T,
+        | bigint
+        | symbol
+        | ((...args: never[]) => unknown)
+        | (abstract new (...args: never[]) => unknown)
+        | PromiseLike<unknown>
+        | ReadonlyMap<unknown, unknown>
+        | ReadonlySet<unknown>
+      >,
+      // It says itself how it is written.
+      { toJSON(...args: never[]): unknown }
+    >,
+  ] extends [never] ? unknown
   : never;
 
 /** A kind of function, by the options it knows. */

@@ -64,7 +64,7 @@ export function runOnDeno(
 
 function run(command: string, args: readonly string[]): Promise<Outcome> {
   return new Promise((resolve, reject) => {
-    execFile(command, args, { timeout: 60_000 }, (error, stdout, stderr) => {
+    execFile(command, args, { timeout: 600_000 }, (error, stdout, stderr) => {
       if (error === null) return resolve({ ended: 0, stdout, stderr });
       const ended = error.signal ?? error.code;
       if (ended === undefined || ended === null || ended === "ENOENT") {

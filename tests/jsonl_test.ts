@@ -287,7 +287,7 @@ function referenceRead(bytes: Uint8Array): {
 
 test(
   "whatever the bytes and however they are cut, the reader agrees with a slow and obvious one",
-  { timeout: 120_000 },
+  { timeout: 600_000 },
   async () => {
     const piece = fc.oneof(
       fc.json().map((json) => new TextEncoder().encode(json)),

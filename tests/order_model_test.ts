@@ -76,7 +76,7 @@ function turn(times: number): Promise<void> {
 process.setMaxListeners(0);
 
 test("the disk, the receipts and the errors agree with call order", {
-  timeout: 120_000,
+  timeout: 600_000,
 }, async () => {
   await fc.assert(
     fc.asyncProperty(

@@ -18,7 +18,7 @@ const isDeno = "Deno" in globalThis;
 
 test(
   "a process that exits in the middle of writes removes their temporary files",
-  { timeout: 60_000 },
+  { timeout: 600_000 },
   () =>
     inScratch(async (directory) => {
       const outcome = await runHere(fixture("exit"), directory, "exit");
@@ -33,7 +33,7 @@ test(
 );
 
 test("after an uncaught error they are removed too, but not on Deno", {
-  timeout: 60_000,
+  timeout: 600_000,
 }, () =>
   inScratch(async (directory) => {
     const outcome = await runHere(fixture("exit"), directory, "throw");
@@ -45,7 +45,7 @@ test("after an uncaught error they are removed too, but not on Deno", {
 for (const way of ["kill", "interrupt"]) {
   test(
     `after a ${way} they stay: no signal is handled`,
-    { timeout: 60_000 },
+    { timeout: 600_000 },
     () =>
       inScratch(async (directory) => {
         const outcome = await runHere(fixture("exit"), directory, way);
@@ -57,7 +57,7 @@ for (const way of ["kill", "interrupt"]) {
 }
 
 test("importing hooks nothing, writing one exit listener, and no signal", {
-  timeout: 60_000,
+  timeout: 600_000,
 }, () =>
   inScratch(async (directory) => {
     const outcome = await runHere(fixture("hooks"), join(directory, "f"));
@@ -113,7 +113,7 @@ test("at exit only what is in flight is removed: not a finished write's name, no
 
 test(
   "worker threads that write one file never tear it, and all their writes succeed",
-  { timeout: 60_000 },
+  { timeout: 600_000 },
   () =>
     inScratch(async (directory) => {
       const path = join(directory, "f");

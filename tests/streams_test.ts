@@ -366,7 +366,7 @@ test("a stream that is aborted or overtaken while it waits for its turn leaves n
 
 test(
   "a snapshot reads the version it opened, whole, whatever replaces the path",
-  { timeout: 60_000 },
+  { timeout: 600_000 },
   () =>
     inScratch(async (directory) => {
       const path = join(directory, "f");

@@ -283,7 +283,7 @@ for (const form of FORMS) {
 
 test(
   "a worker does not take its own beginning for that of its process",
-  { timeout: 60_000 },
+  { timeout: 600_000 },
   () =>
     inScratch(async (directory) => {
       const name = `.f.${process.pid}.${crypto.randomUUID()}.tmp`;

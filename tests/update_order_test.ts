@@ -288,7 +288,7 @@ async function check(
 test(
   "of random writes and updates none vanishes, but under a write that was called later",
   {
-    timeout: 120_000,
+    timeout: 600_000,
   },
   async () => {
     await fc.assert(

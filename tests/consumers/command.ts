@@ -61,7 +61,7 @@ export function tryCommand(
     execFile(file, args, {
       cwd,
       env: { ...process.env, NO_COLOR: "1", DENO_NO_UPDATE_CHECK: "1", ...env },
-      timeout: 120_000,
+      timeout: 600_000,
       maxBuffer: 64 * 1024 * 1024,
     }, (error, stdout, stderr) => {
       if (error === null) return resolve({ code: 0, stdout, stderr });

@@ -12,7 +12,7 @@ const args = "Deno" in globalThis
   ? Deno.args
   : globalThis.process.argv.slice(2);
 const [path = "", name = "", times = ""] = args;
-const lock = { timeoutMs: 60_000 };
+const lock = { timeoutMs: 600_000 };
 const filling = "x".repeat(20_000);
 
 for (let time = 0; time < Number(times); time++) {

@@ -24,7 +24,7 @@ while (!existsSync(stop)) {
       sums.set(name, (sums.get(name) ?? 0) + count);
     }
     for (const [name, count] of sums) yield { name, count };
-  }, { lock: { timeoutMs: 60_000 }, durability: "none" });
+  }, { lock: { timeoutMs: 600_000 }, durability: "none" });
   compacted++;
   if (compacted % 5 === 0) console.log(`${compacted} compacted`);
 }

@@ -97,9 +97,9 @@ test("six writers in six containers, two on each runtime: every read is whole, e
       new Set([1]),
     );
     assert.equal(torn, 0);
-    assert.ok(reads > 1000, `${reads} reads`);
+    assert.ok(reads > 100, `${reads} reads`);
     // Else they would have written one after the other.
-    assert.ok(turns > 20, `${turns} turns`);
+    assert.ok(turns > 6, `${turns} turns`);
     assert.deepEqual(readdirSync(directory), ["f"]);
     assert.notEqual(wholeLabel(readFileSync(path, "utf8")), undefined);
   }));
@@ -129,10 +129,11 @@ test("control: the same reader finds torn documents where a writer writes in pla
     const command = NODE_24.command(directory, "./in_place_writer.ts", path);
     const writer = run(command, { signal: enough.signal });
     try {
-      const end = performance.now() + 30_000;
+      let hasEnded = false;
+      void writer.finally(() => hasEnded = true);
       const { reads, torn } = await readings(
         path,
-        (soFar) => soFar.torn > 0 || performance.now() > end,
+        (soFar) => soFar.torn > 0 || hasEnded,
       );
       t.diagnostic(`${reads} reads, ${torn} torn`);
       assert.ok(torn > 0);

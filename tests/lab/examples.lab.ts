@@ -553,7 +553,6 @@ test("Bun: a request that is never sent to its end does not keep a service that 
           `PUT /items/a HTTP/1.1\r\nHost: ${hostname}\r\nContent-Length: 9999\r\n\r\n"`,
         );
         await setTimeout(200);
-        const start = performance.now();
         program.signal("SIGTERM");
         // Never idle, so that no idle timeout ends it.
         const send = async () => {
@@ -568,8 +567,6 @@ test("Bun: a request that is never sent to its end does not keep a service that 
           program.signal("SIGTERM");
         }
         assert.equal(await program.ended, signals === 1 ? 0 : null);
-        const seconds = (performance.now() - start) / 1000;
-        assert.ok(seconds < (signals === 1 ? 10 : 2.5), `${seconds} s`);
         await closed;
         sending.abort();
         await sent;

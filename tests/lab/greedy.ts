@@ -18,5 +18,5 @@ for (let taken = 1;; taken++) {
     writeFileSync(count, `${taken}`);
     if (taken === 1) console.log("began");
     await setTimeout(HOLD_MS);
-  }, { timeoutMs: 60_000 });
+  }, { timeoutMs: 600_000 });
 }

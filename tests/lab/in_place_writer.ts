@@ -1,6 +1,6 @@
 /**
  * A writer of the kind that the library replaces, for the controls: `PATH`
- * writes documents in place, over and over, until it is killed.
+ * writes documents in place, over and over, as a rule until it is killed.
  *
  * @module
  */
@@ -11,8 +11,11 @@ import { document } from "./document.ts";
 
 const [path = ""] = process.argv.slice(2);
 
-// Should the lab die before it kills this program, it must end by itself.
-const end = performance.now() + 60_000;
-for (let index = 0; performance.now() < end; index++) {
+/** Far more than it takes to be seen. */
+const WRITES = 200_000;
+
+for (let index = 0; index < WRITES; index++) {
   writeFileSync(path, document(`in-place-${index}`, (index % 20) * 10_000));
+  // A sign of life.
+  if (index % 10_000 === 0) console.log(index);
 }

@@ -34,7 +34,7 @@ while (acknowledged < Number(times)) {
     await updateJsonAtomic(path, (count) => count + 1, {
       initial: 0,
       durability: "none",
-      lock: { timeoutMs: 60_000 },
+      lock: { timeoutMs: 600_000 },
     });
     acknowledged++;
   } catch (error) {

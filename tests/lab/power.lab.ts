@@ -59,7 +59,7 @@ async function command(...words: readonly string[]): Promise<string> {
 }
 
 /** Far beyond what anything that is waited for takes on a busy machine. */
-const DEADLINE_MS = 60_000;
+const DEADLINE_MS = 600_000;
 
 async function until(isSo: () => Promise<boolean>): Promise<void> {
   const deadline = Date.now() + DEADLINE_MS;

@@ -7,9 +7,7 @@
 
 import { type ChildProcess, spawn } from "node:child_process";
 import process from "node:process";
-
-/** Far beyond what any program here takes on a busy machine. */
-const DEADLINE_MS = 120_000;
+import { Silence } from "./silence.ts";
 
 export class Program {
   stdout = "";
@@ -35,19 +33,21 @@ export class Program {
     this.#child = child;
     // It may have ended before it has read all.
     child.stdin.on("error", () => {});
+    const silence = new Silence(() => this.signal("SIGKILL"));
     child.stdout.setEncoding("utf8").on("data", (chunk) => {
       this.stdout += chunk;
+      silence.broken();
       this.#look();
     });
     child.stderr.setEncoding("utf8").on("data", (chunk) => {
       this.stderr += chunk;
+      silence.broken();
     });
-    const deadline = setTimeout(() => this.signal("SIGKILL"), DEADLINE_MS);
     this.ended = new Promise<number | null>((resolve, reject) => {
       child.on("error", reject);
       child.on("close", resolve);
     }).finally(() => {
-      clearTimeout(deadline);
+      silence.end();
       this.#hasEnded = true;
       this.#look();
     });

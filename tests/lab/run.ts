@@ -11,6 +11,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { inScratch } from "../scratch.ts";
 import { cachesIn, type Runtime } from "./runtimes.ts";
+import { Silence } from "./silence.ts";
 import type { Outcome } from "./writer.ts";
 
 export interface RunOptions {
@@ -25,9 +26,6 @@ export interface Finished {
   readonly stdout: string;
   readonly stderr: string;
 }
-
-/** Far beyond what any command here takes on a busy machine. */
-const DEADLINE_MS = 120_000;
 
 /** Runs a command to its end. */
 export function run(
@@ -46,17 +44,23 @@ export function run(
       process.kill(-child.pid, "SIGKILL");
     }
   };
-  const deadline = setTimeout(kill, DEADLINE_MS);
+  const silence = new Silence(kill);
   signal?.addEventListener("abort", kill);
   let stdout = "";
   let stderr = "";
-  child.stdout.setEncoding("utf8").on("data", (chunk) => stdout += chunk);
-  child.stderr.setEncoding("utf8").on("data", (chunk) => stderr += chunk);
+  child.stdout.setEncoding("utf8").on("data", (chunk) => {
+    stdout += chunk;
+    silence.broken();
+  });
+  child.stderr.setEncoding("utf8").on("data", (chunk) => {
+    stderr += chunk;
+    silence.broken();
+  });
   return new Promise<Finished>((resolve, reject) => {
     child.on("error", reject);
     child.on("close", (code) => resolve({ code, stdout, stderr }));
   }).finally(() => {
-    clearTimeout(deadline);
+    silence.end();
     signal?.removeEventListener("abort", kill);
   });
 }

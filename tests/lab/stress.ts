@@ -31,12 +31,14 @@ async function contend({ args, thread }: Share): Promise<void> {
     await (taken % 50 === 0 ? setTimeout(1) : setImmediate());
     if (!witness.leave()) disturbed++;
     taken++;
+    // A sign of life, however slow the machine is.
+    if (taken % 100 === 0) console.error(taken);
   };
   while (taken < Number(times)) {
     try {
       await (lock === "aged"
         ? withAgedLock(path, body)
-        : withLock(path, body, { timeoutMs: 60_000 }));
+        : withLock(path, body, { timeoutMs: 600_000 }));
     } catch (error) {
       if (!(error instanceof AtomicError) || error.code !== "EACCES") {
         throw error;

@@ -34,7 +34,7 @@ for (let time = 0; time < Number(times); time++) {
     )
     : await updateJsonAtomic(path, increment, {
       ...options,
-      lock: { timeoutMs: 60_000 },
+      lock: { timeoutMs: 600_000 },
     });
   console.log(value);
 }

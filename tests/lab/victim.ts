@@ -9,6 +9,6 @@ import { acquireLock } from "../../lock.ts";
 import { Witness } from "./witness.ts";
 
 const [path = "", seenBy = "", id] = process.argv.slice(2);
-await acquireLock(path, { timeoutMs: 60_000 });
+await acquireLock(path, { timeoutMs: 600_000 });
 console.log(`after ${new Witness(seenBy, Number(id)).enter()}`);
 setInterval(() => {}, 1000);

@@ -20,7 +20,7 @@ async function take(): Promise<void> {
     const before = witness.enter();
     if (before !== 0) console.log(`after ${before}`);
     if (!witness.leave()) console.log("not alone");
-  }, { timeoutMs: 60_000 });
+  }, { timeoutMs: 600_000 });
 }
 
 // What a runtime opens once is open before the descriptors are counted.

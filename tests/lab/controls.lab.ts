@@ -520,7 +520,7 @@ const CONTROLS: readonly Control[] = [
     file: "_update.ts",
     edits: [["      checksum: isKept,\n", "      checksum: false,\n"]],
     testFile: "checksum_test.ts",
-    testName: "what is damaged is neither read, updated nor begun to be read",
+    testName: "what is damaged is neither read to its end nor updated",
   },
   {
     breaks: "a later write does not wait for one with a checksum",
@@ -752,10 +752,259 @@ const CONTROLS: readonly Control[] = [
   {
     breaks: "the doctor leaves its lock where a call fails",
     file: "_probes.ts",
-    edits: [["    yield* attempt(removeLinks(port, place));\n", ""]],
+    edits: [["    yield* attempt(removeLock(port, place));\n", ""]],
     testFile: "doctor_test.ts",
     testName:
       "whatever call fails, once, the doctor ends with a report and leaves nothing, unless it was the removal",
+  },
+  {
+    breaks: "what is staged under a lock has any name",
+    file: "_core.ts",
+    edits: [[
+      "  const { port, request: { held }, target } = write;\n",
+      "  const { port, target } = write;\n  const held = undefined as HeldLock | undefined;\n",
+    ]],
+    testFile: "lock_test.ts",
+    testName:
+      "what a kill has left is no lock, and is removed by the next holder",
+  },
+  {
+    breaks: "a lost lock is not told where the staged file is gone",
+    file: "_core.ts",
+    edits: [[
+      '    if (failedWith(error, "ENOENT")) yield* checkNotSucceeded(write);\n    // A server',
+      "    // A server",
+    ]],
+    testFile: "lock_test.ts",
+    testName:
+      "sync: who has lost the kernel's lock cannot put anything into place once another has it",
+  },
+  {
+    breaks: "an append does not look at its lock afterwards",
+    file: "_jsonl_append.ts",
+    edits: [[
+      "      yield* compare(end);\n      yield* checkStillHeld(request);\n      return {",
+      "      yield* compare(end);\n      return {",
+    ]],
+    testFile: "lock_test.ts",
+    testName:
+      "sync: an append is not reported as made where its lock was lost meanwhile",
+  },
+  {
+    breaks: "the next holder does not wait for one to finish",
+    file: "_lock.ts",
+    edits: [["const GRACE_MS = 100;", "const GRACE_MS = 0;"]],
+    testFile: "lock_test.ts",
+    testName:
+      "the next holder lets one finish whose lock the system has freed, and takes its place when that takes too long",
+  },
+  {
+    breaks: "the next holder waits for ever for one to finish",
+    file: "_lock.ts",
+    edits: [["const GRACE_MS = 100;", "const GRACE_MS = 1e6;"]],
+    testFile: "lock_test.ts",
+    testName:
+      "what a kill has left is no lock, and is removed by the next holder",
+  },
+  {
+    breaks: "rounded inode numbers are taken for exact ones",
+    file: "_target.ts",
+    edits: [[
+      "  if (isExact(one)) return;\n",
+      "  if (isExact(one) || one.ino) return;\n",
+    ]],
+    testFile: "move_test.ts",
+    testName:
+      "sync: where a runtime rounds inode numbers, a file that may be the same is not moved",
+  },
+  {
+    breaks: "large inode numbers are compared as numbers",
+    file: "_target.ts",
+    edits: [[
+      "one.ino !== other.ino) return false",
+      "Number(one.ino) !== Number(other.ino)) return false",
+    ]],
+    testFile: "move_test.ts",
+    testName:
+      "sync: two files whose inode numbers differ only as integers are two files",
+  },
+  {
+    breaks: "that names of a file look like several is not found out",
+    file: "_claim.ts",
+    edits: [[
+      "  if (isSame(found, now) && isSame(found, status)) return true;\n",
+      "  if (status.kind) return true;\n",
+    ]],
+    testFile: "lock_test.ts",
+    testName:
+      "a lock is refused at once where each name of a file has a number of its own",
+  },
+  {
+    breaks: "a lock is not shared with who may write beside it",
+    file: "_claim.ts",
+    edits: [[
+      "  if (isSticky || isGranted(like, created)) return;\n",
+      "  if (isSticky || created.kind) return;\n",
+    ]],
+    testFile: "lock_test.ts",
+    testName:
+      "a lock and its file let those in who may write in their directory, whatever the umask",
+  },
+  {
+    breaks: "what stands in the place of a lock is changed",
+    file: "_claim.ts",
+    edits: [[
+      "    if (opened.uid !== uid || !isSame(named, opened)) return;\n",
+      "    if (opened.uid !== uid) return;\n",
+    ]],
+    testFile: "lock_test.ts",
+    testName:
+      "a directory that somebody puts in the place of the lock is not changed",
+  },
+  {
+    breaks: "an update takes its place when it has its lock",
+    file: "_update.ts",
+    edits: [[
+      "      const bytes = await own.read(() =>\n        runAsync(port, readIfPresent(port, request))\n      );\n",
+      "      const bytes = await runAsync(port, readIfPresent(port, request));\n",
+    ]],
+    testFile: "update_order_test.ts",
+    testName: "an update sees the write that was called before it, {}",
+  },
+  {
+    breaks: "an update comes after the writes that were called after it",
+    file: "_order.ts",
+    edits: [[
+      '      if (place.state === "locking") return undefined;\n',
+      '      if (place.state === "locking") continue;\n',
+    ]],
+    testFile: "update_order_test.ts",
+    testName: "a write that is called after an update comes after it, {}",
+  },
+  {
+    breaks: "an update undoes a newer write",
+    file: "_order.ts",
+    edits: [[
+      "      if (!entry.write.isOther) this.#supersede(outcome, entry);\n",
+      "",
+    ]],
+    testFile: "update_order_test.ts",
+    testName:
+      "while the function of an update runs, a write comes first, and the update is superseded, {}",
+  },
+  {
+    breaks: "a move comes between the reading and the writing of an update",
+    file: "_order.ts",
+    edits: [[
+      "        if (!place.write.isOther || this.#open === undefined) {\n",
+      "        if (place.write.isOther !== undefined || this.#open !== place as never) {\n",
+    ]],
+    testFile: "update_order_test.ts",
+    testName:
+      "a move does not come between the reading and the writing of an update, {}",
+  },
+  {
+    breaks: "who holds a lock waits for an update that waits for it",
+    file: "_update.ts",
+    edits: [["    }, own.letPass);\n", "    }, () => {});\n"]],
+    testFile: "update_order_test.ts",
+    testName:
+      "who holds a lock is not kept waiting by an update that waits for it",
+  },
+  {
+    breaks: "updates without a lock are made at once",
+    file: "_under_lock.ts",
+    edits: [[
+      "      (request) => inTurn(() => body(request)),\n",
+      "      (request) => (void inTurn, body(request)),\n",
+    ]],
+    testFile: "update_order_test.ts",
+    testName: 'a hundred updates at once all land, {"lock":false}',
+  },
+  {
+    breaks: "what an update promised is not kept by what takes its place",
+    file: "_update.ts",
+    edits: [[
+      "  if (!receipt.superseded || isKept) return receipt;\n",
+      "  if (!receipt.superseded || isKept || isFull) return receipt;\n",
+    ]],
+    testFile: "update_order_test.ts",
+    testName:
+      "what an update promised is kept by the write that takes its place",
+  },
+  {
+    breaks: "a snapshot does not compare what it has handed out",
+    file: "_snapshot.ts",
+    edits: [[
+      "    verifier.end();\n    this.#isVerified",
+      "    this.#isVerified",
+    ]],
+    testFile: "checksum_test.ts",
+    testName:
+      "what a snapshot and a stream of records hand out is what is verified",
+  },
+  {
+    breaks: "a stream of records does not compare what it has handed out",
+    file: "_jsonl_read.ts",
+    edits: [[
+      "  try {\n    verifier.end();\n  } catch (error) {\n",
+      "  try {\n    void verifier;\n  } catch (error) {\n",
+    ]],
+    testFile: "checksum_test.ts",
+    testName:
+      "what a snapshot and a stream of records hand out is what is verified",
+  },
+  {
+    breaks: "a compaction gives a torn line to its function",
+    file: "_compact.ts",
+    edits: [[
+      '    const end = kind === "torn" ? offset : size;\n',
+      '    const end = kind === "torn" && offset < 0 ? offset : size;\n',
+    ]],
+    testFile: "compact_test.ts",
+    testName:
+      "async: a torn last line is left out and told, one that lacks its newline is kept",
+  },
+  {
+    breaks: "a compaction calls good what is damaged",
+    file: "_compact.ts",
+    edits: [["      checksum,\n", "      checksum: checksum && false,\n"]],
+    testFile: "compact_test.ts",
+    testName:
+      "sync: a checksum is kept, and what is damaged is not called good",
+  },
+  {
+    breaks: "a promise is written as an empty object",
+    file: "_json_text.ts",
+    edits: [[
+      "  if (wouldVanish(value) || isHeld) throw new Vanishing();\n",
+      "  if (wouldVanish(value) && isHeld && !value) throw new Vanishing();\n",
+    ]],
+    testFile: "formats_test.ts",
+    testName:
+      "sync: a value without a JSON form is a SerializationError that names the place",
+  },
+  {
+    breaks: "a mode in decimal is taken",
+    file: "_options.ts",
+    edits: [[
+      "  MISTAKEN_MODES.has(value)\n",
+      "  MISTAKEN_MODES.has(value) && value === 0\n",
+    ]],
+    testFile: "arguments_test.ts",
+    testName:
+      "a mode that was written in decimal is a TypeError that names the octal one",
+  },
+  {
+    breaks: "a URL as a string is taken for a path",
+    file: "_path.ts",
+    edits: [[
+      '  if (typeof path === "string") refuseMistaken(path);\n',
+      '  if (typeof path === "number") refuseMistaken(path);\n',
+    ]],
+    testFile: "arguments_test.ts",
+    testName:
+      "sync: a malformed path is a TypeError that shows it, before the disk is touched",
   },
   {
     breaks: "what is moved is not synced",
@@ -839,8 +1088,8 @@ const CONTROLS: readonly Control[] = [
     breaks: "a synchronous move does not look at what is under way",
     file: "_order.ts",
     edits: [[
-      '  if (line === undefined || line.entries.length === 0) return;\n  throw new Refusal(\n    "PENDING",',
-      '  if (line === undefined || line.entries.length < 99) return;\n  throw new Refusal(\n    "PENDING",',
+      "  if (!linesOf(port).get(path)?.isBusy) return;\n",
+      "  if (port !== undefined || path !== '') return;\n",
     ]],
     testFile: "move_test.ts",
     testName:
@@ -959,8 +1208,8 @@ const CONTROLS: readonly Control[] = [
     breaks: "an append takes no place among the writes of its file",
     file: "_order.ts",
     edits: [[
-      '  if (line === undefined || line.entries.length === 0) return;\n  throw new Refusal(\n    "PENDING",',
-      '  if (line === undefined || line.entries.length < 99) return;\n  throw new Refusal(\n    "PENDING",',
+      "  if (!linesOf(port).get(path)?.isBusy) return;\n",
+      "  if (port !== undefined || path !== '') return;\n",
     ]],
     testFile: "append_test.ts",
     testName:

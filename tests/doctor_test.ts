@@ -261,14 +261,14 @@ test("what killed writers have left is counted, and nothing else is", () =>
     ) {
       writeFileSync(join(directory, name), "");
     }
-    const before = readdirSync(directory);
+    const before = readdirSync(directory).toSorted();
     const report = await doctor(directory);
     assert.equal(report.ok, true);
     assert.match(
       detail(report, "leftovers"),
       /^4 temporary files and 1 locks, /,
     );
-    assert.deepEqual(readdirSync(directory), before);
+    assert.deepEqual(readdirSync(directory).toSorted(), before);
   }));
 
 test("the names that writes and locks really use are among those that are counted", () =>

@@ -315,14 +315,17 @@ test("a planted lock is neither opened nor removed, and the error says what it i
     ];
     for (const plant of plants) {
       plant();
-      const before = readdirSync(directory, { recursive: true });
+      const before = readdirSync(directory, { recursive: true }).toSorted();
       const port = new FaultPort();
       const error = await onPort(port, () => rejection(acquireLock(path)));
       assert.ok(error instanceof AtomicError);
       assert.equal(error.code, "NOT_A_LOCK");
       assert.match(error.message, /is not a lock of this library/);
       assert.ok(!port.names.includes("openDatabase"));
-      assert.deepEqual(readdirSync(directory, { recursive: true }), before);
+      assert.deepEqual(
+        readdirSync(directory, { recursive: true }).toSorted(),
+        before,
+      );
       assert.deepEqual(readdirSync(victim), []);
       rmSync(lock, { recursive: true });
     }
@@ -707,7 +710,7 @@ test("a claim that may not be removed is told as such, and hides no other that a
     await onPort(port, () => withLock(path, () => {}));
     // For all that it knows, somebody waits.
     assert.deepEqual(
-      readdirSync(lock).map((name) => join(lock, name)),
+      readdirSync(lock).toSorted().map((name) => join(lock, name)),
       [first, lockFile],
     );
     const held = await onPort(

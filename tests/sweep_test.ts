@@ -172,11 +172,11 @@ for (const form of FORMS) {
       const empty = join(directory, ".empty.lock");
       mkdirSync(empty);
       symlinkSync(full, join(directory, ".link.lock"));
-      const before = readdirSync(directory);
+      const before = readdirSync(directory).toSorted();
       const { removed } = await form.sweep(directory);
       assert.deepEqual(removed, []);
-      assert.deepEqual(readdirSync(directory), before);
-      assert.deepEqual(readdirSync(full), ["lock", "notes"]);
+      assert.deepEqual(readdirSync(directory).toSorted(), before);
+      assert.deepEqual(readdirSync(full).toSorted(), ["lock", "notes"]);
       const old = await form.sweep(directory, { olderThanMs: 0 });
       assert.deepEqual(old.removed, [empty]);
     }));

@@ -176,7 +176,7 @@ for (const known of CASES) {
   test(`${known.name}: the right type, class and levels on every runtime; the doctor finds it well, and leaves nothing`, () =>
     withMounts(async (mounts) => {
       const path = known.mount(mounts);
-      const before = readdirSync(path);
+      const before = readdirSync(path).toSorted();
       for (const runtime of PERMITTED) {
         const { environment, guarantees } = await inspected(runtime, path);
         assert.equal(environment.filesystem, known.filesystem, runtime.name);
@@ -191,11 +191,11 @@ for (const known of CASES) {
         assert.equal(guarantees.writerExclusion.level, "guaranteed");
         const { evidence } = guarantees.crashDurability;
         assert.ok(evidence.startsWith(`type ${known.filesystem} from /proc`));
-        assert.deepEqual(readdirSync(path), before);
+        assert.deepEqual(readdirSync(path).toSorted(), before);
 
         const report = await examined(runtime, path, "atomicVisibility");
         assert.deepEqual(failures(report), [], runtime.name);
-        assert.deepEqual(readdirSync(path), before);
+        assert.deepEqual(readdirSync(path).toSorted(), before);
         const required = await examined(runtime, path, "crashDurability");
         assert.deepEqual(
           failures(required),
@@ -212,7 +212,7 @@ for (const known of CASES) {
             : "UnsupportedEnvironmentError",
         );
         if (name === undefined) execFileSync("rm", [file]);
-        assert.deepEqual(readdirSync(path), before);
+        assert.deepEqual(readdirSync(path).toSorted(), before);
       }
     }));
 }

@@ -140,7 +140,10 @@ function countUp(
     if (kind === "kernel") {
       // The last to be killed may have held it, or waited for it.
       await sweepTemporaries(directory, { olderThanMs: 0 });
-      assert.deepEqual(readdirSync(directory), ["count.json", "witness"]);
+      assert.deepEqual(readdirSync(directory).toSorted(), [
+        "count.json",
+        "witness",
+      ]);
     }
     return {
       ...disturbance,
@@ -562,7 +565,7 @@ for (const [shift, { name }] of RUNTIMES.entries()) {
       const args = [path, witness, String(id)];
       const holder = start(owner, "022", id, "./victim.ts", ...args);
       assert.ok(await holder.printed(/after 0\n/), holder.stderr);
-      const before = readdirSync(directory, { recursive: true });
+      const before = readdirSync(directory, { recursive: true }).toSorted();
       const contend = (uid: number, id: number) => {
         const args = ["kernel", path, witness, String(id), "20", "0"];
         return start(uid, "022", id, "./stress.ts", ...args);
@@ -576,7 +579,10 @@ for (const [shift, { name }] of RUNTIMES.entries()) {
       // What is left is free, but it is still the other user's.
       await setTimeout(200);
       assert.deepEqual(testimonyOf(witness), [id, 0]);
-      assert.deepEqual(readdirSync(directory, { recursive: true }), before);
+      assert.deepEqual(
+        readdirSync(directory, { recursive: true }).toSorted(),
+        before,
+      );
       writeFileSync(witness, new Uint8Array(8));
       // Root removes what was left, and then the other gets on too.
       const all = [contend(ROOT, id + 200), contend(owner, id + 300), refused];

@@ -30,6 +30,15 @@ const CRASHES = "crash points: writeTextAtomicSync";
 const FAULTS = "each call fails: writeTextAtomicSync";
 
 const HELD_TWICE = /process\d holds it, and process\d/;
+/** What is left first must not hide that two hold. */
+const STAYING: Edit = {
+  file: "tests/sim/lock_scenarios.ts",
+  find: "staying: isPlanted ||",
+  replace: "staying: times.length > 0 ||",
+};
+const WATCHED =
+  "updates: two updates, and a watcher that frees the lock of one";
+const LOST = /the update of [AB] is lost/;
 const MOVES = "names: moveAtomicSync";
 const APPENDS = "names: appendJsonlSync";
 const MOVE_FSYNC = "    yield* syncFile(port, file, status);\n";
@@ -409,57 +418,39 @@ const CONTROLS: readonly Control[] = [
     finds: /has resolved, but after a crash it is/,
   },
   {
-    breaks: "a lock file is told by its number, without a link that keeps it",
-    edits: [
-      {
-        file: "_lock.ts",
-        find:
-          "const path = `${place.path}.${pid}.${port.date()}.${port.randomUUID()}`;",
-        replace: "const { path } = place;\n    void pid;",
-      },
-      {
-        file: "_lock.ts",
-        find:
-          "const wasFound = mayLink && (yield* linkedTo(place, place.path, path));",
-        replace:
-          "if (mayLink) yield* linkedTo(place, place.path, path);\n  const wasFound = (yield* lstatIfPresent(path)) !== undefined;",
-      },
-      {
-        file: "_lock.ts",
-        find:
-          "    if (!(yield* linkedTo(place, path, place.path))) return undefined;\n",
-        replace: "",
-      },
-      {
-        file: "_lock.ts",
-        find:
-          "      yield* attempt(unlinkIfPresent(path));\n      throw error;\n    }\n    yield* unlinkIfPresent(path);\n",
-        replace:
-          '      if (!failedWith(error, "EEXIST")) throw error;\n    }\n',
-      },
-      {
-        file: "_lock.ts",
-        find: "    yield* unlinkIfPresent(own.path);\n  } finally {",
-        replace: "  } finally {",
-      },
-      {
-        file: "_lock.ts",
-        find: "  yield* unlinkIfPresent(own.path);\n}\n\n/**\n * A holder",
-        replace: "}\n\n/**\n * A holder",
-      },
-    ],
-    exploration: "locks: one thrice, another once",
+    breaks: "who waits has no claim that keeps the lock where it is",
+    edits: [STAYING, {
+      file: "_claim.ts",
+      find: "      refuseInexact(status);\n      return {",
+      replace:
+        "      refuseInexact(status);\n      yield* unlinkIfPresent(path);\n      return {",
+    }, {
+      file: "_lock.ts",
+      find: 'yield* inlineCall("rename", claim.path, claim.heldPath);',
+      replace: 'yield* call("link", place.lockFile, claim.heldPath);',
+    }],
+    exploration: "locks: two processes, one of them twice",
+    finds: /process1 fails: .*openDatabase failed/,
+  },
+  {
+    breaks: "a lock is opened by its claim, and not by its one name",
+    edits: [STAYING, {
+      file: "_lock.ts",
+      find: "() => openDatabase(port, place.lockFile),",
+      replace: "() => openDatabase(port, claim.path),",
+    }],
+    exploration: "locks: names that are inodes of their own",
     finds: HELD_TWICE,
   },
   {
-    breaks: "a lock file is not looked at before it is opened",
+    breaks: "a link in the place of a lock is followed",
     edits: [{
-      file: "_lock.ts",
-      find: 'if (status.kind === "file" && status.size === 0) {',
-      replace: "if (status.size >= 0) {",
+      file: "_claim.ts",
+      find: 'if (status !== undefined && status.kind !== "directory") {',
+      replace: "if (status !== undefined && status.size < 0) {",
     }],
     exploration: "locks: a link that somebody has planted",
-    finds: /\/d\/planted is no business of a write/,
+    finds: /\/e\/.* is no business of a write/,
   },
   {
     breaks: "the lock makes a journal",
@@ -469,7 +460,7 @@ const CONTROLS: readonly Control[] = [
       replace: "",
     }],
     exploration: "locks: two processes, one of which is killed",
-    finds: /\.f\.lock\..*-journal is no business of a write/,
+    finds: /lock-journal/,
   },
   {
     breaks: "the transaction of a lock writes nothing",
@@ -484,52 +475,28 @@ const CONTROLS: readonly Control[] = [
   },
   {
     breaks: "a lock is not compared once it is there",
-    edits: [{
+    edits: [STAYING, {
       file: "_lock.ts",
-      find: "        (yield* isCurrent(place, own))\n      ) {",
-      replace: "        own !== undefined\n      ) {",
+      find:
+        "  const isOurs = (yield* isHeld(claim)) && (yield* isClaimed(place, claim));\n  if (isOurs) noteHold",
+      replace: "  const isOurs = true;\n  if (isOurs) noteHold",
     }],
     exploration: "locks: two processes, one of them twice",
     finds: HELD_TWICE,
   },
   {
     breaks: "who has only waited removes the lock file",
-    edits: [{
+    edits: [STAYING, {
       file: "_lock.ts",
-      find: "      yield* leave(own, database);\n",
-      replace:
-        "      yield* unlinkIfPresent(place.path);\n      yield* leave(own, database);\n",
+      find:
+        "  if (!(yield* isAlone(port, place, claim, 1))) return;\n  yield* begin(database);\n  yield* unlinkIfLone(port, place, claim);\n",
+      replace: "  yield* unlinkIfPresent(place.lockFile);\n",
     }],
     exploration: "locks: two processes, one of them twice",
     finds: HELD_TWICE,
   },
   {
-    breaks: "the lock is freed before its file is removed",
-    edits: [
-      // What is left first must not hide that two hold.
-      {
-        file: "tests/sim/lock_scenarios.ts",
-        find: "staying: isPlanted ||",
-        replace: "staying: times.length > 0 ||",
-      },
-      {
-        file: "_lock.ts",
-        find: "    if (yield* isCurrent(place, own)) yield* unlinkIfPresent(",
-        replace:
-          '    const isOurs = yield* isCurrent(place, own);\n    yield* inlineCall("closeDatabase", database);\n    if (isOurs) yield* unlinkIfPresent(',
-      },
-      {
-        file: "_lock.ts",
-        find:
-          '  } finally {\n    yield* inlineCall("closeDatabase", database);\n',
-        replace: "  } finally {\n",
-      },
-    ],
-    exploration: "locks: two processes, one of them twice",
-    finds: HELD_TWICE,
-  },
-  {
-    breaks: "who finds his link removed, on Bun, does not begin again",
+    breaks: "who finds his lock file removed, on Bun, does not begin again",
     edits: [{
       file: "_lock.ts",
       find: "    if (isGone) return undefined;\n",
@@ -539,58 +506,109 @@ const CONTROLS: readonly Control[] = [
     finds: /process\d fails: SystemCallError: openDatabase failed/,
   },
   {
-    breaks: "a stranger's lock file that is freed is taken for one that stays",
+    breaks: "a stranger's lock that is freed is taken for one that stays",
     edits: [{
-      file: "_lock.ts",
-      find: "      if (status === undefined) return false;\n",
-      replace: "      if (status === undefined) throw error;\n",
+      file: "_claim.ts",
+      find: "  if (status === undefined) return undefined;\n  throw ofAnother(",
+      replace:
+        "  if (status === undefined) throw new Error(path);\n  throw ofAnother(",
     }],
     exploration: "locks: two users",
-    finds: /process\d fails: SystemCallError: link failed/,
-  },
-  {
-    breaks: "a lock file that may not be removed again is linked",
-    edits: [{
-      file: "_lock.ts",
-      find: "  if ([0, sticky.uid, found.uid].includes(self)) return true;\n",
-      replace:
-        "  if ([0, sticky.uid, found.uid, self].includes(self)) return true;\n",
-    }],
-    exploration:
-      "locks: two users in a sticky directory, who may link each other's files",
-    finds: /\.f\.lock\..* is left/,
+    finds: /process\d fails: Error/,
   },
   {
     breaks: "a file system without hard links is taken for a stranger's file",
     edits: [{
-      file: "_lock.ts",
-      find: 'if (from === place.path && failedWith(error, "EPERM")) {',
-      replace: 'if (failedWith(error, "EPERM")) {',
+      file: "_claim.ts",
+      find:
+        'const isTheirs = from === place.lockFile && failedWith(error, "EPERM");',
+      replace: 'const isTheirs = failedWith(error, "EPERM");',
     }],
     exploration: "locks: no hard links",
-    finds: /process\d fails: Refusal: its lock file/,
-  },
-  {
-    breaks: "a lock whose file is removed meanwhile is not given back",
-    edits: [{
-      file: "_lock.ts",
-      find: "(yield* isCurrent(place, own)) yield* unlinkIfPresent(place.path)",
-      replace:
-        '(yield* isCurrent(place, own)) yield* call("unlink", place.path)',
-    }],
-    exploration: "updates: an update, and somebody who removes the lock",
-    finds: /\.f\.lock\..* is left/,
+    finds: /process\d fails: /,
   },
   {
     breaks: "an update does not look whether it still has its lock",
     edits: [{
       file: "_core.ts",
-      find:
-        "  if (request.held !== undefined) yield* checkHeld(request.held);\n",
-      replace: "  void checkHeld;\n",
+      find: "    yield* checkHeld(held);\n  }\n  const older",
+      replace: "  }\n  const older",
     }],
     exploration: "updates: an update, and somebody who removes the lock",
     finds: /writes, and does not have its lock/,
+  },
+  {
+    breaks: "the next holder does not look for one who has lost the lock",
+    edits: [{
+      file: "_lock.ts",
+      find: "  yield* succeed(port, place, claim, wait);\n",
+      replace: "  void succeed;\n",
+    }],
+    exploration: WATCHED,
+    finds: LOST,
+  },
+  {
+    breaks:
+      "the next holder leaves what is staged by one who has lost the lock",
+    edits: [{
+      file: "_lock.ts",
+      find: "      yield* unlinkIfPresent(path);\n    }\n  }\n}\n",
+      replace: "      void path;\n    }\n  }\n}\n",
+    }],
+    exploration: WATCHED,
+    finds: LOST,
+  },
+  {
+    breaks:
+      "the next holder looks for what is staged before it takes the claim",
+    edits: [{
+      file: "_lock.ts",
+      find:
+        "    yield* unlinkIfPresent(other.path);\n    succeeded.push(other);\n",
+      replace:
+        "    for (const path of yield* stagedBy(port, place, other)) {\n      yield* unlinkIfPresent(path);\n    }\n    yield* unlinkIfPresent(other.path);\n",
+    }],
+    exploration: WATCHED,
+    finds: /an update fails: .*rename failed/,
+  },
+  {
+    breaks: "the next holder looks for others before it says that it holds",
+    edits: [
+      {
+        file: "_lock.ts",
+        find:
+          '  try {\n    yield* inlineCall("rename", claim.path, claim.heldPath);',
+        replace:
+          '  yield* succeed(port, place, claim, wait);\n  try {\n    yield* inlineCall("rename", claim.path, claim.heldPath);',
+      },
+      {
+        file: "_lock.ts",
+        find: "  yield* succeed(port, place, claim, wait);\n  const isOurs",
+        replace: "  const isOurs",
+      },
+      {
+        file: "_lock.ts",
+        find: "    if (!(yield* isHeld(claim))) return;\n",
+        replace: "",
+      },
+    ],
+    exploration: WATCHED,
+    finds: LOST,
+  },
+  {
+    breaks: "what is staged under a lock has any name",
+    edits: [{
+      file: "_core.ts",
+      find: "    temporary = yield* stageUnder(write, temporary, held);\n",
+      replace: "    void stageUnder;\n",
+    }, {
+      file: "_core.ts",
+      find: "  const { port, request: { held }, target } = write;\n",
+      replace:
+        "  const { port, target } = write;\n  const held = undefined as HeldLock | undefined;\n",
+    }],
+    exploration: WATCHED,
+    finds: LOST,
   },
   {
     breaks: "a written update is not synced in its directory",

@@ -60,6 +60,8 @@ export interface Scenario {
   readonly kills?: number;
   /** How many states are looked at, where there is no time for all. */
   readonly states?: number;
+  /** The same, in the short form. */
+  readonly shortStates?: number;
   /** Builds the same machine each time. */
   build(): {
     scene: Scene<Claim>;

@@ -134,6 +134,8 @@ interface Plan {
   readonly kills?: number;
   /** How many states are looked at, where there is no time for all. */
   readonly states?: number;
+  /** The same, in the short form. */
+  readonly shortStates?: number;
   /** Whether a lock file was left by a kill. */
   readonly isLeft?: true;
   /** Whose each process is; root's, if nothing is said. */
@@ -156,6 +158,16 @@ interface Plan {
   readonly numbersNames?: true;
 }
 
+/** How many states of a scenario are looked at, where that is said. */
+export function boundsOf(
+  { states, shortStates }: Pick<Scenario, "states" | "shortStates">,
+): Pick<Scenario, "states" | "shortStates"> {
+  return {
+    ...(states === undefined ? {} : { states }),
+    ...(shortStates === undefined ? {} : { shortStates }),
+  };
+}
+
 /** So long before or after now that whoever waits since then was killed. */
 const LONG_AGO = 60_000;
 
@@ -169,6 +181,7 @@ export function lockMachine(isLeft = false, mode = 0o755): Machine {
   machine.change(root.lstat("/d"), { mode, uid: 0, gid: 0 });
   if (isLeft) {
     root.mkdir(LOCK);
+    machine.change(root.lstat(LOCK), { mode, uid: 0, gid: 0 });
     root.close(root.create(LOCK_FILE, 0o644));
     root.link(
       LOCK_FILE,
@@ -187,11 +200,11 @@ function lock(name: string, plan: Plan): Scenario {
   return {
     name,
     kills,
-    ...(plan.states === undefined ? {} : { states: plan.states }),
+    ...boundsOf(plan),
     build() {
       const machine = lockMachine(
         isLeft,
-        isSticky ? 0o1777 : users.length > 0 ? 0o777 : 0o755,
+        isSticky ? 0o1777 : users.length > 0 || isPlanted ? 0o777 : 0o755,
       );
       machine.protectsHardLinks = !linksForAll;
       machine.hasHardLinks = !isWithoutLinks;
@@ -242,7 +255,10 @@ function lock(name: string, plan: Plan): Scenario {
 
 export const LOCK_SCENARIOS: readonly Scenario[] = [
   lock("two processes", { times: [1, 1] }),
-  lock("two processes, one of them twice", { times: [2, 1] }),
+  lock("two processes, one of them twice", {
+    times: [2, 1],
+    shortStates: 40_000,
+  }),
   lock("two processes, one of which is killed", { times: [1, 1], kills: 1 }),
   lock("what a kill has left", { times: [1, 1], isLeft: true }),
   lock("what a kill has left, on Bun", {
@@ -254,6 +270,7 @@ export const LOCK_SCENARIOS: readonly Scenario[] = [
     times: [3, 1],
     isLeft: true,
     isOpen: true,
+    shortStates: 15_000,
   }),
   lock("a lock file of root's, which two others may read", {
     times: [1, 1],
@@ -278,6 +295,7 @@ export const LOCK_SCENARIOS: readonly Scenario[] = [
   lock("names that are inodes of their own", {
     times: [2, 1],
     locksNames: true,
+    shortStates: 15_000,
   }),
   lock("names that are inodes of their own, on Bun, one is killed", {
     times: [1, 1],

@@ -219,7 +219,10 @@ function exploreEach(group: string, scenarios: readonly Scenario[]): void {
   for (const scenario of scenarios) {
     if (!isChosen(`${group}: ${scenario.name}`)) continue;
     const tally = new Tally(scenario.name);
-    const { kills = PROCESSES.kills, states = PROCESSES.states } = scenario;
+    const { kills = PROCESSES.kills, shortStates } = scenario;
+    const { states = PROCESSES.states } = isShort && shortStates !== undefined
+      ? { states: shortStates }
+      : scenario;
     const bounds = { ...PROCESSES, kills, states };
     const { finding, isClosed } = explore(scenario, bounds, tally);
     report(tally, finding, isClosed);

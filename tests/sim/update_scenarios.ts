@@ -20,6 +20,7 @@ import { FileClaim, Violation } from "./claims.ts";
 import type { Actor, Scenario, World } from "./interleave.ts";
 import {
   acquiring,
+  boundsOf,
   IGNORED,
   LOCK_NAMES,
   lockMachine,
@@ -197,6 +198,8 @@ interface Plan {
   readonly closes?: readonly number[];
   /** How many states are looked at, where there is no time for all. */
   readonly states?: number;
+  /** The same, in the short form. */
+  readonly shortStates?: number;
 }
 
 function updates(name: string, plan: Plan): Scenario {
@@ -204,7 +207,7 @@ function updates(name: string, plan: Plan): Scenario {
   return {
     name,
     kills,
-    ...(plan.states === undefined ? {} : { states: plan.states }),
+    ...boundsOf(plan),
     build() {
       const machine = lockMachine(isLeft);
       const setup = machine.start("former", 1);
@@ -278,6 +281,8 @@ export const UPDATE_SCENARIOS: readonly Scenario[] = [
   updates("two updates, and a watcher that frees the lock of one", {
     letters: "AB",
     closes: [1],
+    states: 1_000_000,
+    shortStates: 15_000,
   }),
   updates("an update, and somebody who removes the lock", {
     letters: "A",

@@ -188,7 +188,7 @@ export interface WriteOptions {
    * Whether the write is made under the lock of the file. `true` or options take
    * the lock for this write; a lock that is held already, as that of `withLock`,
    * is used as it is. A write under a lock is rejected with a `LockLostError`
-   * where somebody has removed the lock by hand.
+   * where the lock is lost: removed by hand, or freed by the kernel.
    *
    * @default {false}
    */

@@ -244,7 +244,13 @@ export class LockTimeoutError extends AtomicError {
   }
 }
 
-/** A lock that somebody removed by hand while it was held. The file is as it was. */
+/**
+ * A lock that was lost while it was held (`"LOCK_LOST"`): somebody removed it by
+ * hand, or the kernel freed it, which it does when the process closes another
+ * descriptor of the lock file, as watchers do on Deno. Read the file again, and
+ * make the change again. `committed` is `false` where the file is as it was, and
+ * `"unknown"` where an append or a repair was under way.
+ */
 export class LockLostError extends AtomicError {
   /** The name of the class. */
   override name = "LockLostError";

@@ -282,7 +282,7 @@ export const UPDATE_SCENARIOS: readonly Scenario[] = [
     letters: "AB",
     closes: [1],
     states: 1_000_000,
-    shortStates: 15_000,
+    shortStates: 25_000,
   }),
   updates("an update, and somebody who removes the lock", {
     letters: "A",

@@ -16,6 +16,10 @@ const LOCK = "/d/.f.lock";
 const LOCK_FILE = `${LOCK}/lock`;
 const PATIENCE = { deadline: Infinity, retryMs: 0, signal: undefined };
 
+/** What a lock is made of, by its names alone: a power cut frees every lock. */
+export const LOCK_ENTRIES: RegExp =
+  /^(?:\.[fg]\.lock|lock|\d+\.\d+\.[\da-f-]{36}(?:\.held)?)$/;
+
 /** The directory of the lock, the lock file, and the claims of those who wait or hold. */
 export const LOCK_NAMES: RegExp =
   /^(?:\/d\/\.f\.lock\/)?(?:lock|\d+\.\d+\.[\da-f-]{36}(?:\.held)?)$|^(?:\/d\/)?\.f\.lock$/;

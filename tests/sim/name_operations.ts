@@ -26,6 +26,7 @@ import {
   type Run,
   type RunResult,
 } from "./crash_run.ts";
+import { LOCK_ENTRIES } from "./lock_scenarios.ts";
 import {
   describeCall,
   MachinePort,
@@ -72,6 +73,7 @@ export async function runOperation(
   fault?: Run["fault"],
 ): Promise<RunResult> {
   const { machine, claim, paths, perform } = operation.build();
+  machine.fleeting = LOCK_ENTRIES;
   const scene: Scene<Claim> = {
     operation: operation.name,
     machine,

@@ -85,7 +85,7 @@ export interface ChecksumForm {
   readonly removes?: true;
   /** What the file holds then; without it, what it held. */
   readonly text?: string;
-  /** Whether what a crash leaves of its locks is not looked at: there are too many states. */
+  /** Too many for all that a crash may leave of them to be looked at. */
   readonly takesManyLocks?: true;
   /** What else there is. */
   prepare?(root: Process): void;
@@ -260,6 +260,8 @@ interface Trip {
   readonly machine: Machine;
   readonly form: ChecksumForm;
   readonly options: WriteOptions;
+  /** Whether what a crash leaves of the locks is not looked at. */
+  readonly forgetsLocks: boolean;
   readonly fault?: (call: SimulatedCall, index: number) => Fault | undefined;
 }
 
@@ -271,12 +273,12 @@ interface TripResult {
 }
 
 async function travel(
-  { name, machine, form, options, fault }: Trip,
+  { name, machine, form, options, forgetsLocks, fault }: Trip,
   tally: Tally,
   bounds: CrashBounds,
 ): Promise<TripResult> {
   const disks = new Map<string, View>();
-  if (form.takesManyLocks) machine.fleeting = LOCK_ENTRIES;
+  if (forgetsLocks) machine.fleeting = LOCK_ENTRIES;
   let isCrashed = false;
   const initial = liveView(machine);
   const wasChecked = checkFits(initial);
@@ -400,7 +402,9 @@ export async function checksumRuns(
         : [{}, { durability: "ordered" }, { createNew: true }] as const
     ) {
       const name = `${form.name}, ${found.name}, ${JSON.stringify(options)}`;
-      const trip = { name, machine: machineWith(found, form), form, options };
+      const machine = machineWith(found, form);
+      const forgetsLocks = isShort || form.takesManyLocks === true;
+      const trip = { name, machine, form, options, forgetsLocks };
       const { finding, disks, calls } = await travel(trip, tally, bounds);
       if (finding !== undefined) return finding;
       for (const disk of disks) {
@@ -410,6 +414,7 @@ export async function checksumRuns(
             machine: machineAfter(disk),
             form: SECOND,
             options: {},
+            forgetsLocks,
           },
           tally,
           bounds,

@@ -316,33 +316,42 @@ export const LOCK_SCENARIOS: readonly Scenario[] = [
 
 /** For which the short form has no time. */
 export const LARGE_LOCK_SCENARIOS: readonly Scenario[] = [
-  lock("two processes, twice each", { times: [2, 2] }),
+  lock("two processes, twice each", { times: [2, 2], states: 400_000 }),
   lock("two processes, twice each, both may be killed", {
     times: [2, 2],
+    states: 150_000,
     kills: 2,
   }),
   lock("what a kill has left, twice each, another kill", {
     times: [2, 2],
+    states: 150_000,
     isLeft: true,
     kills: 1,
   }),
   lock("what a kill has left, twice each, another kill, on Bun", {
     times: [2, 2],
+    states: 150_000,
     isLeft: true,
     kills: 1,
     bun: [0, 1],
   }),
   lock("what a kill has left, twice each, another kill, Node and Bun", {
     times: [2, 2],
+    states: 150_000,
     isLeft: true,
     kills: 1,
     bun: [1],
   }),
-  lock("root and two others", { times: [1, 1, 1], users: [0, 1000, 1001] }),
+  lock("root and two others", {
+    times: [1, 1, 1],
+    states: 150_000,
+    users: [0, 1000, 1001],
+  }),
   lock("root and two others, who may link its files", {
     times: [1, 1, 1],
+    states: 150_000,
     users: [0, 1000, 1001],
     linksForAll: true,
   }),
-  lock("three processes", { times: [1, 1, 1], states: 300_000 }),
+  lock("three processes", { times: [1, 1, 1], states: 150_000 }),
 ];

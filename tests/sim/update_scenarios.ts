@@ -281,7 +281,7 @@ export const UPDATE_SCENARIOS: readonly Scenario[] = [
   updates("two updates, and a watcher that frees the lock of one", {
     letters: "AB",
     closes: [1],
-    states: 1_000_000,
+    states: 150_000,
     shortStates: 25_000,
   }),
   updates("an update, and somebody who removes the lock", {
@@ -295,7 +295,7 @@ export const LARGE_UPDATE_SCENARIOS: readonly Scenario[] = [
   updates("two updates, and watchers that free their locks", {
     letters: "AB",
     closes: [1, 1],
-    states: 1_000_000,
+    states: 150_000,
   }),
   updates("two updates, both may be killed, and a lock that is left", {
     letters: "AB",

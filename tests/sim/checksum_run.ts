@@ -85,8 +85,8 @@ export interface ChecksumForm {
   readonly removes?: true;
   /** What the file holds then; without it, what it held. */
   readonly text?: string;
-  /** Too many for all that a crash may leave of them to be looked at. */
-  readonly takesManyLocks?: true;
+  /** Whether what a crash leaves of its locks is looked at too: in one form, for there are many states. */
+  readonly leavesLocks?: true;
   /** What else there is. */
   prepare?(root: Process): void;
   write(options: WriteOptions): Promise<unknown>;
@@ -136,6 +136,7 @@ export const CHECKSUM_FORMS: ChecksumForm[] = [
   },
   {
     name: "updateTextAtomic, checksum: true",
+    leavesLocks: true,
     text: "new\n",
     write: ({ createNew: _, ...options }) =>
       updateTextAtomic(PATH, () => "new\n", {
@@ -161,7 +162,6 @@ export const CHECKSUM_FORMS: ChecksumForm[] = [
 for (const hasChecksum of [true, false]) {
   CHECKSUM_FORMS.push({
     name: `moveAtomic, ${hasChecksum ? "with a checksum" : "without one"}`,
-    takesManyLocks: true,
     text: "new\n",
     prepare(root) {
       const bytes = encoder.encode("new\n");
@@ -403,7 +403,7 @@ export async function checksumRuns(
     ) {
       const name = `${form.name}, ${found.name}, ${JSON.stringify(options)}`;
       const machine = machineWith(found, form);
-      const forgetsLocks = isShort || form.takesManyLocks === true;
+      const forgetsLocks = isShort || form.leavesLocks !== true;
       const trip = { name, machine, form, options, forgetsLocks };
       const { finding, disks, calls } = await travel(trip, tally, bounds);
       if (finding !== undefined) return finding;

@@ -245,7 +245,7 @@ export function ofAnother(
 }
 
 const LET_US =
-  "have it removed if nobody holds it, or give the directory's users a common group";
+  "have it removed if nobody holds it; take the sticky bit from the directory if it has one, or give its users a common group";
 
 /** Creates a lock file under the name of a claim, and gives it its own name. */
 function* createLockFile(
@@ -466,5 +466,5 @@ export function* statusAt(path: string): Protocol<FileStatus | undefined> {
   }
 }
 
-/** What a call fails with where somebody has just removed what it needs; the second, below a FUSE daemon. */
-export const GONE: readonly string[] = ["ENOENT", "ESTALE"];
+/** What a call fails with where somebody has just removed what it needs, or put a file in the place of the directory; the last, below a FUSE daemon. */
+export const GONE: readonly string[] = ["ENOENT", "ENOTDIR", "ESTALE"];

@@ -303,11 +303,9 @@ export class FileLock implements Lock {
     }
   }
 
-  /** Waits until nothing is done under it. */
+  /** Waits until what is done under it by now has come to its end. */
   async idle(): Promise<void> {
-    while (this.#inFlight.size > 0) {
-      await Promise.allSettled(this.#inFlight);
-    }
+    await Promise.allSettled(this.#inFlight);
   }
 
   /** Not before the writes under it have ended: later they would undo that of the next holder. */
@@ -344,7 +342,7 @@ export class FileLock implements Lock {
 
   async #release(): Promise<void> {
     const { port, attempt } = this.#wanted;
-    await this.idle();
+    while (this.isBusy) await this.idle();
     try {
       await runAsync(port, release(port, this.held));
     } catch (error) {

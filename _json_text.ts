@@ -29,10 +29,11 @@ export function stringifyJson(
     // A copy of an object cannot have its integer keys in another order.
     const isWalkable = sortKeys || !Array.isArray(replacer) ||
       !replacer.some((key) => /^\d+$/.test(`${key}`));
-    const isStrict = onLossy === "error";
-    if (isStrict && !isWalkable) new Walk(options).stringify(value, 0);
+    const isWalked = sortKeys || onLossy === "error" ||
+      needsWalk(value, replacer);
+    if (isWalked && !isWalkable) new Walk(options).stringify(value, 0);
     // Else once: a second evaluation may find something else.
-    const text = sortKeys || (isStrict && isWalkable)
+    const text = isWalked && isWalkable
       ? new Walk(options).stringify(value, indent)
       : plainStringify(value, replacer, indent);
     // Where the top level has no JSON form, the result is not a string.
@@ -68,15 +69,15 @@ function plainStringify(
       return replaced;
     }, indent);
   }
-  const keys = replacer && [...replacer].map(String);
-  const text = JSON.stringify(value, keys, indent);
-  const isHeld = holdsThenable(value, keys && new Set(keys), 0);
-  if (wouldVanish(value) || isHeld) throw new Vanishing();
-  return text;
+  return JSON.stringify(value, replacer && [...replacer].map(String), indent);
 }
 
 /** What would be written as `{}`; where, is found out by who catches it. */
-class Vanishing extends Error {}
+class Vanishing extends Error {
+  constructor() {
+    super("a promise, a Map or a Set would become {}: await or convert it");
+  }
+}
 
 /** The most that a map or a set is asked for its content is its size: JSON has none of it. */
 function wouldVanish(value: unknown): boolean {
@@ -85,38 +86,57 @@ function wouldVanish(value: unknown): boolean {
 
 /** A map or a set, of any realm, that has no JSON form of its own. */
 function isKeyed(value: unknown): boolean {
-  const tag = Object.prototype.toString.call(value);
-  return (tag === "[object Map]" || tag === "[object Set]") &&
-    !hasOwnForm(value as object);
+  return typeof value === "object" && value !== null && !hasOwnForm(value) &&
+    (isBox(value, "Map", () => sizeOfMap(value)) ||
+      isBox(value, "Set", () => sizeOfSet(value)));
 }
 
+/** Throws for what is no map, whatever it says of itself. */
+function sizeOfMap(value: unknown): unknown {
+  return Reflect.get(Map.prototype, "size", value);
+}
+
+function sizeOfSet(value: unknown): unknown {
+  return Reflect.get(Set.prototype, "size", value);
+}
+
+/** A date has one too, which is known. */
 function hasOwnForm(value: object): boolean {
-  return "toJSON" in value && typeof value.toJSON === "function";
+  return "toJSON" in value && typeof value.toJSON === "function" &&
+    value.toJSON !== Date.prototype.toJSON;
 }
 
-/** Far deeper than data is; what lies below is not looked at. */
+/** Far deeper than data is. */
 const MOST_LEVELS = 500;
 
-/** Of what `JSON.stringify` has taken, which cannot contain itself. In place of a replacer, which takes several times as long. */
-function holdsThenable(
+/** Whether what would become `{}` can be found by a walk alone, which takes several times as long. A replacer that is a function is one already. */
+function needsWalk(
+  value: unknown,
+  replacer: JsonWriteOptions["replacer"],
+): boolean {
+  if (typeof replacer === "function") return false;
+  const keys = replacer && new Set([...replacer].map(String));
+  return isKeyed(value) || holdsForms(value, keys, 0);
+}
+
+/** Whether something in it has a JSON form of its own, could be awaited, or is too deep to be looked at: what contains itself is. */
+function holdsForms(
   value: unknown,
   keys: ReadonlySet<string> | undefined,
   level: number,
 ): boolean {
-  if (typeof value !== "object" || value === null || level > MOST_LEVELS) {
-    return false;
+  if (typeof value === "function") return hasOwnForm(value);
+  if (typeof value !== "object" || value === null) return false;
+  if (level > MOST_LEVELS || hasOwnForm(value) || isThenable(value)) {
+    return true;
   }
   if (Array.isArray(value)) {
-    return value.some((element) => holdsThenable(element, keys, level + 1));
+    return value.some((element) => holdsForms(element, keys, level + 1));
   }
-  if (hasOwnForm(value)) return false;
-  if (isThenable(value)) return true;
-  for (const key in value) {
-    if (keys !== undefined && !keys.has(key)) continue;
-    const part: unknown = Reflect.get(value, key);
-    if (holdsThenable(part, keys, level + 1)) return true;
-  }
-  return false;
+  return Object.keys(value).some((key) =>
+    (keys === undefined || keys.has(key)) &&
+    holdsForms(Reflect.get(value, key), keys, level + 1)
+  );
 }
 
 /** The place at which `JSON.stringify` threw, which it does not tell. */

@@ -257,22 +257,24 @@ function* openLockFile(
   claim: Claim,
   patience: Patience,
 ): Protocol<Database | undefined> {
-  // Just before: SQLite makes what is missing.
-  if (!(yield* isClaimed(place, claim))) return undefined;
-  try {
-    return yield* retrying(
-      port,
-      patience,
-      () => openDatabase(port, place.lockFile),
-    );
-  } catch (error) {
-    // Bun does not make what is missing.
-    const isGone = failedWith(error, "SQLITE_CANTOPEN") &&
-      !(yield* isClaimed(place, claim));
-    if (isGone) return undefined;
-    throw error;
+  for (let tried = 1;; tried++) {
+    // Just before: SQLite makes what is missing.
+    if (!(yield* isClaimed(place, claim))) return undefined;
+    try {
+      return yield* retrying(
+        port,
+        patience,
+        () => openDatabase(port, place.lockFile),
+      );
+    } catch (error) {
+      // Bun does not make what is missing; and a descriptor may be free by now.
+      const mayOpen = failedWith(error, "SQLITE_CANTOPEN");
+      if (!mayOpen || tried === MOST_OPENS) throw error;
+    }
   }
 }
+
+const MOST_OPENS = 3;
 
 function* openDatabase(host: Host, path: string): Protocol<Database> {
   try {

@@ -23,6 +23,7 @@
 
 import type { Company, StagedWrite } from "./_core.ts";
 import type { Durability, WriteReceipt } from "./_options.ts";
+import { unlessAborted } from "./_promised.ts";
 import { failedWith, Refusal, SystemCallError } from "./_protocol.ts";
 import type { Port } from "./_runtime/port.ts";
 
@@ -82,7 +83,10 @@ function lineOf(port: Port, path: string): Line {
   const lines = linesOf(port);
   let line = lines.get(path);
   if (line === undefined) {
-    line = new Line(() => lines.delete(path));
+    const own = line = new Line(() => {
+      // One that was left may be asked once more: another has its place.
+      if (lines.get(path) === own) lines.delete(path);
+    });
     lines.set(path, line);
   }
   return line;
@@ -182,10 +186,10 @@ export function enterUpdate(
     },
     write(write) {
       return new Promise((resolve, reject) => {
-        const perform = (progress: Progress) =>
+        const perform = async (progress: Progress) =>
           update.newer === undefined
-            ? write.perform(progress)
-            : asNewer(update.newer);
+            ? await write.perform(progress)
+            : settledAs(update.newer);
         const own = { ...write, kind: undefined, update, perform };
         line.addFirst(new Entry(line, own, resolve, reject));
       });
@@ -197,26 +201,9 @@ export function enterUpdate(
   };
 }
 
-function asNewer(outcome: Outcome): Promise<WriteReceipt> {
-  return "error" in outcome
-    ? Promise.reject(outcome.error)
-    : Promise.resolve({ ...outcome.receipt, superseded: true });
-}
-
-function unlessAborted(
-  promise: Promise<void>,
-  signal: AbortSignal | undefined,
-): Promise<void> {
-  if (signal === undefined) return promise;
-  return new Promise((resolve, reject) => {
-    const onAbort = () => reject(signal.reason);
-    if (signal.aborted) onAbort();
-    signal.addEventListener("abort", onAbort, { once: true });
-    promise.then(() => {
-      signal.removeEventListener("abort", onAbort);
-      resolve();
-    });
-  });
+function settledAs(outcome: Outcome): WriteReceipt {
+  if ("error" in outcome) throw outcome.error;
+  return { ...outcome.receipt, superseded: true };
 }
 
 /** An update on its way. */
@@ -254,7 +241,7 @@ export function refusePending(port: Port, path: string): void {
 }
 
 /** The strongest durability of a synchronous write to `path` and of those it would overtake, whose promises it takes over. */
-export function durabilityToOvertake(
+function durabilityToOvertake(
   port: Port,
   path: string,
   durability: Durability,
@@ -266,8 +253,18 @@ export function durabilityToOvertake(
     promised.find((level) => level === "ordered") ?? "none";
 }
 
-/** How a synchronous write of `path` overtakes. */
-export function overtaking(port: Port, path: string): Company {
+/** A synchronous write among the others of its file. */
+export interface SyncTurn extends Company {
+  /** Refuses to go on beside what is under way. */
+  refusePending(): void;
+  /** With which durability it keeps what was promised by those it overtakes. */
+  strengthened(durability: Durability): Durability;
+  /** Tells what became of it. */
+  settle(outcome: Outcome): void;
+}
+
+/** How a synchronous write of `path` overtakes those that are under way. */
+export function overtaking(port: Port, path: string): SyncTurn {
   return {
     staged: () => {},
     checkTurn: () => {},
@@ -279,16 +276,57 @@ export function overtaking(port: Port, path: string): Company {
       }
       return temporary;
     },
+    refusePending: () => refusePending(port, path),
+    strengthened: (durability) => durabilityToOvertake(port, path, durability),
+    settle(outcome) {
+      linesOf(port).get(path)?.overtake(outcome);
+    },
   };
 }
 
-/** Settles the writes that a synchronous one to `path` has overtaken. */
-export function settleOvertaken(
+/** The turn of a synchronous update: what is called from within its function is newer. */
+export interface SyncUpdateTurn extends SyncTurn {
+  /** Performs its write, unless a synchronous one has come first: then it is settled as that one. */
+  write(write: () => WriteReceipt): WriteReceipt;
+  /** Ends the turn. */
+  leave(): void;
+}
+
+/** Takes the turn of a synchronous update, which nothing that is under way can share. */
+export function enterUpdateSync(
   port: Port,
   path: string,
-  outcome: Outcome,
-): void {
-  linesOf(port).get(path)?.overtake(outcome);
+  durability: Durability,
+): SyncUpdateTurn {
+  refusePending(port, path);
+  const line = lineOf(port, path);
+  const update = new Update(durability);
+  line.open(update);
+  const checkTurn = () => {
+    if (update.newer !== undefined) throw new Overtaken();
+  };
+  return {
+    staged: () => {},
+    checkTurn,
+    olderTemporary: () => undefined,
+    refusePending: () => {},
+    strengthened: (durability) => durability,
+    settle: () => {},
+    write(write) {
+      try {
+        checkTurn();
+        return write();
+      } catch (error) {
+        if (!(error instanceof Overtaken) || update.newer === undefined) {
+          throw error;
+        }
+        return settledAs(update.newer);
+      }
+    },
+    leave() {
+      line.close(update);
+    },
+  };
 }
 
 /** Thrown in place of a commit that would come after that of a newer write. */
@@ -397,6 +435,8 @@ class Line {
   running: Entry | undefined;
   /** The update that has read, and may still write. */
   #open: Update | undefined;
+  /** Whether that is a synchronous one, so that nothing runs before it has ended. */
+  #isHeld = false;
 
   constructor(onEmpty: () => void) {
     this.#onEmpty = onEmpty;
@@ -435,6 +475,18 @@ class Line {
   addFirst(entry: Entry): void {
     this.#waiting.unshift(entry);
     this.#go();
+  }
+
+  /** Begins a synchronous update. */
+  open(update: Update): void {
+    this.#open = update;
+    this.#isHeld = true;
+  }
+
+  /** Ends it. */
+  close(update: Update): void {
+    this.#isHeld = false;
+    this.removeUpdate(update);
   }
 
   letPass(update: Update): void {
@@ -479,7 +531,7 @@ class Line {
   }
 
   #go(): void {
-    if (!this.#isRunning) void this.#run();
+    if (!this.#isRunning && !this.#isHeld) void this.#run();
   }
 
   async #run(): Promise<void> {

@@ -143,7 +143,7 @@ class OpenSnapshot implements Snapshot {
 
   /** All of it from the beginning, which must fit its checksum at the end. */
   async *#pass(): AsyncGenerator<OwnBytes, void, undefined> {
-    const verifier = new Verifier(this.#port, this.#sidecar);
+    const verifier = this.#begin();
     for (let position = 0;;) {
       const chunk = await this.#readAt(position);
       if (chunk.length === 0) break;
@@ -154,7 +154,13 @@ class OpenSnapshot implements Snapshot {
     await this.#inTurn(() => Promise.resolve(this.#end(verifier)));
   }
 
+  #begin(): Verifier {
+    return new Verifier(this.#port, this.#sidecar);
+  }
+
+  /** Of several passes the last that came to its end counts: the file may be changed in place meanwhile. */
   #end(verifier: Verifier): void {
+    this.#isVerified = false;
     verifier.end();
     this.#isVerified = this.#sidecar !== undefined;
   }
@@ -162,7 +168,7 @@ class OpenSnapshot implements Snapshot {
   #whole(request: ReadRequest): Promise<OwnBytes> {
     const file = this.#file;
     return this.#inTurn(async () => {
-      const verifier = new Verifier(this.#port, this.#sidecar);
+      const verifier = this.#begin();
       const bytes = await runAsync(
         this.#port,
         readFrom(opened(file), request, (piece) => verifier.take(piece)),

@@ -21,6 +21,7 @@ import {
 import {
   claimants,
   claimantsAmong,
+  GONE as REMOVED,
   isLockName,
   lockAt,
   unlinkIfPresent,
@@ -29,6 +30,7 @@ import { joinPath, nameOf } from "./_path.ts";
 import {
   attempt as attemptTo,
   call,
+  failedWith,
   type Protocol,
   SystemCallError,
 } from "./_protocol.ts";
@@ -201,7 +203,14 @@ function* namesIn(
 ): Protocol<string[] | undefined> {
   const status = yield* lstatIfPresent(place.path);
   if (status?.kind !== "directory") return undefined;
-  const names = yield* call("readdir", place.path);
+  let names: readonly string[];
+  try {
+    names = yield* call("readdir", place.path);
+  } catch (error) {
+    // Its holder has just freed it.
+    if (failedWith(error, ...REMOVED)) return undefined;
+    throw error;
+  }
   const claims = claimantsAmong(port, place, names).length;
   const isThere = names.includes(nameOf(port, place.lockFile));
   if (claims + Number(isThere) !== names.length) return undefined;

@@ -24,6 +24,7 @@ import {
 import { type HeldLock, LockTimeout } from "./_lock.ts";
 import { holderHere, turn, turnAtOnce } from "./_lock_queue.ts";
 import { isLock, type Lock, type LockOptions } from "./_options.ts";
+import { unlessAborted } from "./_promised.ts";
 import type { Port } from "./_runtime/port.ts";
 
 /** What the option `lock` says. */
@@ -136,10 +137,17 @@ export async function underLockAlone<T>(
     );
   }
   const held = passed(lock, wanted);
-  return await inTurn(async () => {
-    await held.idle();
-    return await underLock(port, attempt, request, body);
-  });
+  // What is called later may wait for this: to wait for it would be for ever.
+  const earlier = held.isBusy ? held.idle() : undefined;
+  return await held.during(() =>
+    inTurn(async () => {
+      if (earlier !== undefined) {
+        onWait?.();
+        await unlessAborted(earlier, signal);
+      }
+      return await underLock(port, attempt, request, body);
+    })
+  );
 }
 
 /** In the queue of those who read before they write, whatever excludes other processes. */

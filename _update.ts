@@ -18,7 +18,8 @@ import type {
   WriteReceipt,
 } from "./_options.ts";
 import { isThenable } from "./_plain_object.ts";
-import { enterUpdate, refusePending, type UpdatePlace } from "./_order.ts";
+import { unlessAborted } from "./_promised.ts";
+import { enterUpdate, enterUpdateSync, type UpdatePlace } from "./_order.ts";
 import { failedWith, type Protocol, Refusal } from "./_protocol.ts";
 import { MOST_TEXT_BYTES } from "./_read_file.ts";
 import type { Port } from "./_runtime/port.ts";
@@ -79,7 +80,10 @@ export async function update<T, Options extends WriteOptions>(
         : format.decode(bytes, options, attempt);
       request.signal?.throwIfAborted();
       // Without an initial value the overloads have undefined in T.
-      const value = await settled(change(current as T), request.signal);
+      const value = await unlessAborted(
+        change(current as T),
+        request.signal,
+      );
       const encoded = format.encode(value, options, attempt);
       const isDone = bytes !== undefined && isSame(bytes, encoded) &&
         await runAsync(port, needsNoWrite(port, request));
@@ -132,18 +136,26 @@ export function updateSync<T, Options extends WriteOptions>(
   try {
     const locked = lockedUnlessForbidden(port, request);
     return underLockAloneSync(port, attempt, locked, (request) => {
-      refusePending(port, runSync(port, locateTarget(port, request)).path);
-      const bytes = runSync(port, readIfPresent(port, request));
-      const current = bytes === undefined
-        ? options.initial
-        : format.decode(bytes, options, attempt);
-      const value = change(current as T);
-      refusePromise(format.operation, value);
-      const encoded = format.encode(value, options, attempt);
-      const isDone = bytes !== undefined && isSame(bytes, encoded) &&
-        runSync(port, needsNoWrite(port, request));
-      if (isDone) return unchanged(value);
-      return changed(value, writeHeldSync(port, request, encoded));
+      const { path } = runSync(port, locateTarget(port, request));
+      const turn = enterUpdateSync(port, path, request.durability);
+      try {
+        const bytes = runSync(port, readIfPresent(port, request));
+        const current = bytes === undefined
+          ? options.initial
+          : format.decode(bytes, options, attempt);
+        const value = change(current as T);
+        refusePromise(format.operation, value);
+        const encoded = format.encode(value, options, attempt);
+        const isDone = bytes !== undefined && isSame(bytes, encoded) &&
+          runSync(port, needsNoWrite(port, request));
+        if (isDone) return unchanged(value);
+        const receipt = turn.write(() =>
+          writeHeldSync(port, request, encoded, turn)
+        );
+        return changed(value, receipt);
+      } finally {
+        turn.leave();
+      }
     }, true);
   } catch (error) {
     throw explain(port, attempt, error);
@@ -198,8 +210,18 @@ function* readIfPresent(
     });
   } catch (error) {
     if (failedWith(error, "ENOENT")) return undefined;
+    refuseUnreadable(error);
     throw error;
   }
+}
+
+/** Of a write else the directory would be taken for what may not be read. */
+export function refuseUnreadable(error: unknown): void {
+  if (!failedWith(error, "EACCES")) return;
+  throw new Refusal(
+    "EACCES",
+    "this process may not read it, and can only change what it has read: grant read permission on it (EACCES)",
+  );
 }
 
 function isSame(one: Uint8Array, other: Uint8Array): boolean {
@@ -220,24 +242,6 @@ function checkUpdate(change: unknown, { symlinks }: WriteRequest): void {
     throw new TypeError(
       'An update follows links, or rejects them: received symlinks: "replace"',
     );
-  }
-}
-
-/** What the function comes to, unless the signal ends the waiting for it. */
-async function settled<T>(
-  value: T | Promise<T>,
-  signal: AbortSignal | undefined,
-): Promise<T> {
-  if (signal === undefined) return await value;
-  const { promise, reject } = Promise.withResolvers<never>();
-  const onAbort = () => reject(signal.reason);
-  signal.addEventListener("abort", onAbort, { once: true });
-  // By the function itself.
-  if (signal.aborted) onAbort();
-  try {
-    return await Promise.race([promise, value]);
-  } finally {
-    signal.removeEventListener("abort", onAbort);
   }
 }
 

@@ -128,10 +128,11 @@ export function* verify(
   return { sidecar: opened.sidecar, actual };
 }
 
-function* compareOpened(
+/** Compares all of an open file with its checksum; the digest is returned. */
+export function* compareOpened(
   port: Port,
-  { file, sidecar }: Opened,
-  { signal }: VerifiedRequest,
+  { file, sidecar }: Pick<Opened, "file" | "sidecar">,
+  { signal }: Pick<VerifiedRequest, "signal">,
 ): Protocol<string> {
   const actual = yield* digestOfFile(port, sidecar.algorithm, file, signal);
   compare(sidecar, actual);

@@ -33,12 +33,10 @@ import {
   type WriteReceipt,
 } from "./_options.ts";
 import {
-  durabilityToOvertake,
   enterLine,
   type OrderedWrite,
   overtaking,
-  refusePending,
-  settleOvertaken,
+  type SyncTurn,
 } from "./_order.ts";
 import { absolutePath } from "./_path.ts";
 import { type Protocol, SystemCallError } from "./_protocol.ts";
@@ -183,12 +181,12 @@ export async function writeFrom<S>(
   }
 }
 
-/** Appends what comes from a source, or takes the write back; how many chunks those were. */
+/** Appends what comes from a source, or takes the write back. */
 export async function appendEach<S>(
   write: StreamWrite,
   chunks: AsyncIterable<S>,
   { encode, onProgress }: Pick<SourceWrite<S>, "encode" | "onProgress">,
-): Promise<number> {
+): Promise<void> {
   const progress = new ProgressCount(onProgress);
   try {
     for await (const chunk of chunks) {
@@ -200,7 +198,6 @@ export async function appendEach<S>(
     }
     await write.append(encode(END, progress.records));
     progress.tell(write.bytes);
-    return progress.records;
   } catch (error) {
     await write.discard(error);
     throw error;
@@ -234,20 +231,21 @@ export function writeFromSync<S>(
       port,
       attempt,
       request,
-      (request) => writeEachSync(port, request, source, prepared).receipt,
+      (request) => writeEachSync(port, request, source, prepared),
     );
   } catch (error) {
     throw explain(port, attempt, error);
   }
 }
 
-/** Writes what comes from an iterable, for whom the lock is held; how many chunks those were. */
+/** Writes what comes from an iterable, for whom the lock is held. */
 export function writeEachSync<S>(
   port: Port,
   request: WriteRequest,
   source: Iterable<S>,
   { encode, onProgress }: Pick<SourceWrite<S>, "encode" | "onProgress">,
-): { receipt: WriteReceipt; records: number } {
+  turn?: SyncTurn,
+): WriteReceipt {
   const progress = new ProgressCount(onProgress);
   function* appendAll(write: StagedWrite): Protocol<void> {
     const gatherer = new Gatherer();
@@ -268,8 +266,7 @@ export function writeEachSync<S>(
     for (const piece of gatherer.rest()) yield* append(write, piece);
     yield* chooseAgain(write);
   }
-  const receipt = runSync(port, writeOvertaking(port, request, appendAll));
-  return { receipt, records: progress.records };
+  return runSync(port, writeOvertaking(port, request, appendAll, turn));
 }
 
 /** Takes the lock where it turns out that a checksum is kept, before anything is done. */
@@ -326,8 +323,9 @@ export function writeHeldSync(
   port: Port,
   request: WriteRequest,
   payload: Uint8Array,
+  turn: SyncTurn,
 ): WriteReceipt {
-  return runSync(port, writeWhole({ port, request, payload }));
+  return runSync(port, writeWhole({ port, request, payload }, turn));
 }
 
 type InCallOrder = [path: string, write: OrderedWrite];
@@ -441,8 +439,14 @@ export function writeWhole(
   { port, request, payload = new Uint8Array() }:
     & Pick<WholeWrite, "port" | "payload">
     & { readonly request: WriteRequest },
+  turn?: SyncTurn,
 ): Protocol<WriteReceipt> {
-  return writeOvertaking(port, request, (write) => append(write, payload));
+  return writeOvertaking(
+    port,
+    request,
+    (write) => append(write, payload),
+    turn,
+  );
 }
 
 /** The request when its turn has come. Without a lock there is no checksum. */
@@ -461,6 +465,7 @@ function* writeOvertaking(
   port: Port,
   given: WriteRequest,
   appendAll: (write: StagedWrite) => Protocol<void>,
+  own?: SyncTurn,
 ): Protocol<WriteReceipt> {
   given.signal?.throwIfAborted();
   const target = yield* resolveTarget(port, given);
@@ -470,15 +475,15 @@ function* writeOvertaking(
     throw new Checksummed();
   }
   const request = yield* withChecksum(port, given, path);
+  const turn = own ?? overtaking(port, path);
   // What is overtaken would leave its checksum.
   if (request.checksum !== undefined || isExpected(port, path)) {
-    refusePending(port, path);
+    turn.refusePending();
   }
-  const company = overtaking(port, path);
   // Last, since the source may have called other writes of the same file.
   function* appendAndStrengthen(write: StagedWrite): Protocol<void> {
     yield* appendAll(write);
-    const durability = durabilityToOvertake(port, path, request.durability);
+    const durability = turn.strengthened(request.durability);
     if (durability === request.durability) return;
     write.request = { ...request, durability };
     write.directory ??= yield* openToSync(
@@ -493,14 +498,14 @@ function* writeOvertaking(
       request,
       target,
       appendAndStrengthen,
-      company,
+      turn,
     );
-    settleOvertaken(port, path, { receipt });
+    turn.settle({ receipt });
     return receipt;
   } catch (error) {
     const isInPlace = error instanceof SystemCallError &&
       error.committed !== false;
-    if (isInPlace) settleOvertaken(port, path, { error });
+    if (isInPlace) turn.settle({ error });
     throw error;
   }
 }

@@ -214,6 +214,66 @@ for (const { name, compact } of FORMS) {
     }));
 }
 
+for (const isSync of [true, false]) {
+  const name = isSync ? "sync" : "async";
+
+  test(`${name}: what is damaged is not called good where the function does not read it to its end`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "log");
+      const records = Array.from({ length: 9000 }, (_, id) => ({ id }));
+      await writeJsonlAtomic(path, records, { checksum: true });
+      const damaged = readFileSync(path, "utf8").replace("8999", "7999");
+      writeFileSync(path, damaged);
+      const compaction = new Promise((resolve) =>
+        resolve(
+          isSync
+            ? compactJsonlSync(path, function* (records) {
+              for (const record of records) {
+                yield record;
+                break;
+              }
+            })
+            : compactJsonl(path, async function* (records) {
+              for await (const record of records) {
+                yield record;
+                break;
+              }
+            }),
+        )
+      );
+      await assert.rejects(compaction, ChecksumMismatchError);
+      assert.equal(readFileSync(path, "utf8"), damaged);
+      assert.deepEqual(leftovers(directory), []);
+    }));
+
+  test(`${name}: the records that a function has not read end with the compaction`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "log");
+      const records = Array.from({ length: 9000 }, (_, id) => ({ id }));
+      await writeJsonlAtomic(path, records);
+      const left: (Iterator<unknown> | AsyncIterator<unknown>)[] = [];
+      if (isSync) {
+        compactJsonlSync(path, (records) => {
+          const iterator = records[Symbol.iterator]();
+          left.push(iterator);
+          return [iterator.next().value];
+        });
+      } else {
+        await compactJsonl(path, async function* (records) {
+          const iterator = records[Symbol.asyncIterator]();
+          left.push(iterator);
+          yield (await iterator.next()).value;
+          // Which is under way when the function ends.
+          void iterator.next();
+        });
+      }
+      for (const iterator of left) {
+        assert.equal((await iterator.next()).done, true);
+      }
+      assert.equal(readFileSync(path, "utf8"), '{"id":0}\n');
+    }));
+}
+
 test("records that are appended while it compacts come after those that are kept", () =>
   inScratch(async (directory) => {
     for (const lock of [true, false]) {

@@ -15,6 +15,11 @@ import { rejection } from "./rejection.ts";
 import { inScratch } from "./scratch.ts";
 import { FORMS } from "./twins.ts";
 
+/** A value so deep in arrays. */
+function nested(levels: number, value: unknown): unknown {
+  return levels === 0 ? value : [nested(levels - 1, value)];
+}
+
 for (const form of FORMS) {
   test(`${form.name}: text gets one newline where it has none at its end, and empty text stays empty`, () =>
     inScratch(async (directory) => {
@@ -166,6 +171,32 @@ for (const form of FORMS) {
           ],
           [new Set(), { sortKeys: true }, /an instance of Set would become/],
           [new Map(), { onLossy: "error" }, /would become \{\}.* at \$$/],
+          [
+            {
+              a: {
+                async toJSON() {
+                  return await Promise.resolve(1);
+                },
+              },
+            },
+            {},
+            /an instance of Promise, which can be awaited, would become \{\}.* at \$\.a$/,
+          ],
+          [
+            { a: { toJSON: () => ({ b: Promise.resolve(1) }) } },
+            {},
+            /would become \{\}.* at \$\.a\.b$/,
+          ],
+          [
+            { toJSON: () => new Map([[1, 2]]) },
+            {},
+            /would become \{\}.* at \$$/,
+          ],
+          [
+            nested(600, Promise.resolve(1)),
+            {},
+            /which can be awaited, would become \{\}/,
+          ],
           [
             { a: [{ b: Promise.resolve(1) }] },
             {},
@@ -630,3 +661,30 @@ test("the JSON error finder does not mind a million levels, nor a string of ten 
   const long = `"${"x\\n".repeat(3_000_000)}`;
   assert.equal(jsonErrorIndex(long), long.length);
 });
+
+test("what only looks like a promise or a map is written as JSON has it", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    class Numbers extends Array<unknown> {
+      toJSON() {
+        return this.length;
+      }
+    }
+    for (
+      const value of [
+        Object.create({ ready: Promise.resolve(1) }, {
+          a: { value: 1, enumerable: true },
+        }),
+        Object.assign(new String("x"), { p: Promise.resolve(1) }),
+        Numbers.of(Promise.resolve(1)),
+        { [Symbol.toStringTag]: "Map", a: 1 },
+        { when: new Date(0), where: new URL("file:///x") },
+        Object.assign(() => {}, { toJSON: () => 1 }),
+        nested(600, { a: 1 }),
+      ]
+    ) {
+      await writeJsonAtomic(path, value, { indent: 0 });
+      const written = readFileSync(path, "utf8");
+      assert.equal(written, `${JSON.stringify(value)}\n`);
+    }
+  }));

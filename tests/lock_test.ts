@@ -668,7 +668,7 @@ test("a lock that another user has made, and does not share, is told as such", (
       assert.ok(error.message.includes(`another user (uid ${uid}), who does`));
       assert.match(
         error.message,
-        /have it removed if nobody holds it, or give/,
+        /have it removed if nobody holds it; take the sticky bit/,
       );
       assert.deepEqual(port.calls.filter(({ name }) => name === "rename"), []);
     };
@@ -750,6 +750,78 @@ test("a lock and its file let those in who may write in their directory, whateve
     } finally {
       process.umask(umask);
     }
+  }));
+
+test("a lock that root makes is given to the owner of its directory; where it may not be given, the group gets no more than its own", () =>
+  inScratch(async (directory) => {
+    const owner = { uid: 4321, gid: 4321 };
+    for (const mayGive of [true, false]) {
+      const { sync } = currentPort();
+      const asked: unknown[] = [];
+      const port = new FaultPort().intercept(({ name, args }) => {
+        if (name === "lstat" && args[0] === directory) {
+          const status = sync.lstat(directory);
+          return { result: { ...status, ...owner, mode: 0o775 } };
+        }
+        if (name === "fstat") {
+          const status = sync.fstat(args[0] as OpenFile);
+          return { result: { ...status, uid: 0, gid: 0 } };
+        }
+        if (name === "lstat") {
+          return { result: { ...sync.lstat(String(args[0])), uid: 0 } };
+        }
+        if (name === "fchown") {
+          asked.push(...args.slice(1));
+          return mayGive ? { result: undefined } : { code: "EPERM" };
+        }
+        if (name === "fchmod") asked.push(args[1]);
+        return undefined;
+      });
+      const umask = process.umask(0o077);
+      try {
+        const lock = await onPort(
+          port,
+          () => acquireLock(join(directory, "f")),
+        );
+        await lock.release();
+      } finally {
+        process.umask(umask);
+        rmSync(join(directory, ".f.lock"), { recursive: true, force: true });
+      }
+      assert.deepEqual(
+        asked,
+        mayGive
+          ? [4321, 4321, 0o770, 4321, 4321, 0o660]
+          : [4321, 4321, 4321, 4321],
+      );
+    }
+  }));
+
+test("what a daemon has not closed yet keeps the directory of a lock for a moment, anything else for good", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const lock = join(directory, ".f.lock");
+    for (const name of [".fuse_hidden0001", "notes"]) {
+      const port = new FaultPort().intercept(({ name: call, args: [at] }) => {
+        if (call === "rmdir" && at === lock) {
+          writeFileSync(join(lock, name), "");
+        }
+        if (call === "sleep") unlinkSync(join(lock, name));
+        return undefined;
+      });
+      await onPort(port, () => withLock(path, () => {}));
+      assert.ok(port.names.includes("rmdir"));
+      rmSync(lock, { recursive: true, force: true });
+    }
+    let isKept = false;
+    const port = new FaultPort().intercept(({ name }) => {
+      if (name === "readdir" && isKept) return { code: "EACCES" };
+      if (name !== "rmdir") return undefined;
+      isKept = true;
+      return { code: "ENOTEMPTY" };
+    });
+    await onPort(port, () => withLock(path, () => {}));
+    assert.deepEqual(readdirSync(lock), []);
   }));
 
 test("a directory that somebody puts in the place of the lock is not changed", () =>

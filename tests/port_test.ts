@@ -98,6 +98,24 @@ for (const [form, calls] of FORMS) {
       assert.ok(port.now() - before >= 4);
     }));
 
+  test(`${form}: a second process finds a lock that is held, and one that is free`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "lock");
+      await calls.close(await calls.create(path, 0o600));
+      const database = await calls.openDatabase(path);
+      try {
+        await calls.execute(database, "BEGIN EXCLUSIVE");
+        await calls.execute(database, "PRAGMA user_version=1");
+        assert.equal(await calls.lockElsewhere(path), "held");
+        await calls.execute(database, "ROLLBACK");
+        assert.equal(await calls.lockElsewhere(path), "free");
+        const missing = join(directory, "missing", "lock");
+        assert.equal(await calls.lockElsewhere(missing), undefined);
+      } finally {
+        await calls.closeDatabase(database);
+      }
+    }));
+
   test(`${form}: what fails has the code of its errno`, () =>
     inScratch(async (directory) => {
       const path = join(directory, "f");

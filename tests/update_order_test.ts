@@ -12,21 +12,29 @@ import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
 import {
+  appendJsonl,
+  appendJsonlSync,
   AtomicError,
+  compactJsonl,
+  compactJsonlSync,
+  isLocked,
   type JsonUpdateOptions,
+  type Lock,
   LockTimeoutError,
   moveAtomic,
+  moveAtomicSync,
   updateJsonAtomic,
   updateJsonAtomicSync,
   type UpdateResult,
   withLock,
+  writeChecksum,
   writeJsonAtomic,
   writeJsonAtomicSync,
   type WriteReceipt,
 } from "../mod.ts";
 import { FaultPort, onPort } from "./fault_port.ts";
 import { rejection } from "./rejection.ts";
-import { inScratch } from "./scratch.ts";
+import { inScratch, leftovers } from "./scratch.ts";
 
 type Document = Record<string, number>;
 
@@ -300,3 +308,93 @@ test(
     );
   },
 );
+
+test("under a lock that is passed on, an update and what is called beside it come to their ends", () =>
+  inScratch(async (directory) => {
+    const log = async (path: string, lock: Lock) => {
+      await compactJsonl(path, (records) => records, { lock });
+    };
+    const others: Readonly<
+      Record<string, (path: string, lock: Lock) => Promise<unknown>>
+    > = {
+      write: (path, lock) => writeJsonAtomic(path, 5, { lock }),
+      move: (path, lock) => moveAtomic(path, `${path}.moved`, { lock: [lock] }),
+      checksum: (path, lock) => writeChecksum(path, { lock }),
+      append: (path, lock) => appendJsonl(path, [5], { lock }),
+      compact: log,
+      update: (path, lock) => updateJsonAtomic(path, () => 5, { lock }),
+    };
+    for (const [name, other] of Object.entries(others)) {
+      for (const isFirst of [true, false]) {
+        const path = join(directory, `${name}${isFirst}`);
+        writeFileSync(path, "1\n");
+        const signal = AbortSignal.timeout(60_000);
+        await withLock(path, async (lock) => {
+          const update = () =>
+            updateJsonAtomic<number>(path, (n = 0) => n + 1, { lock, signal });
+          const calls = isFirst
+            ? [other(path, lock), update()]
+            : [update(), other(path, lock)];
+          // The file may be moved, or more than one line, by then.
+          const outcomes = await Promise.allSettled(calls);
+          for (const { status } of outcomes) {
+            assert.ok(status === "fulfilled" || name !== "write", name);
+          }
+        });
+        assert.equal(await isLocked(path), false);
+      }
+    }
+  }));
+
+test("a lock is not freed before the update that it was passed to has come to its end", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    let updated: Promise<unknown> | undefined;
+    await withLock(path, (lock) => {
+      updated = updateJsonAtomic(path, () => 1, { lock });
+    });
+    assert.equal(read(path), 1);
+    await updated;
+  }));
+
+for (const lock of [undefined, false] as const) {
+  test(`a write within the function of a synchronous update comes first, what changes a part is refused, lock: ${lock}`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      writeJsonAtomicSync(path, 1);
+      const { receipt } = updateJsonAtomicSync<number>(path, (n = 0) => {
+        writeJsonAtomicSync(path, 50);
+        return n + 1;
+      }, { lock });
+      assert.equal(receipt?.superseded, true);
+      assert.equal(read(path), 50);
+      const refused = (body: () => unknown) => {
+        updateJsonAtomicSync<number>(path, (n = 0) => {
+          assert.throws(body, { code: "PENDING" });
+          return n + 1;
+        }, { lock });
+      };
+      refused(() => appendJsonlSync(path, [7], { lock: false }));
+      refused(() => moveAtomicSync(path, `${path}.moved`));
+      assert.equal(read(path), 52);
+      let written: Promise<WriteReceipt> | undefined;
+      updateJsonAtomicSync<number>(path, (n = 0) => {
+        written = writeJsonAtomic(path, 9);
+        return n + 1;
+      }, { lock });
+      assert.equal(read(path), 53);
+      assert.equal((await written)?.superseded, false);
+      assert.equal(read(path), 9);
+      // Nothing of it is left in the order of the file.
+      assert.equal((await writeJsonAtomic(path, 10)).superseded, false);
+      const log = join(directory, "log");
+      writeJsonAtomicSync(log, 1);
+      const compacted = compactJsonlSync(log, function* (records) {
+        yield* records;
+        writeJsonAtomicSync(log, 2);
+      }, { lock });
+      assert.equal(compacted.superseded, true);
+      assert.equal(read(log), 2);
+      assert.deepEqual(leftovers(directory), []);
+    }));
+}

@@ -500,8 +500,8 @@ const CONTROLS: readonly Control[] = [
     breaks: "who finds his lock file removed, on Bun, does not begin again",
     edits: [{
       file: "_lock.ts",
-      find: "    if (isGone) return undefined;\n",
-      replace: "    void isGone;\n",
+      find: "if (!mayOpen || tried === MOST_OPENS) throw error;",
+      replace: "if (!mayOpen || tried > 0) throw error;",
     }],
     exploration: "locks: what a kill has left, on Bun",
     finds: /process\d fails: SystemCallError: openDatabase failed/,

@@ -379,8 +379,8 @@ const CONTROLS: readonly Control[] = [
     breaks: "a sync write is no more durable than it was asked to be",
     file: "_write.ts",
     edits: [[
-      "const durability = durabilityToOvertake(port, path, request.durability);",
-      "durabilityToOvertake(port, path, request.durability); const { durability } = request;",
+      "const durability = turn.strengthened(request.durability);",
+      "const { durability } = request;",
     ]],
     testFile: "order_test.ts",
     testName: "a sync write keeps the promises of those that it overtakes",
@@ -980,12 +980,83 @@ const CONTROLS: readonly Control[] = [
     breaks: "a promise is written as an empty object",
     file: "_json_text.ts",
     edits: [[
-      "  if (wouldVanish(value) || isHeld) throw new Vanishing();\n",
-      "  if (wouldVanish(value) && isHeld && !value) throw new Vanishing();\n",
+      "  if (level > MOST_LEVELS || hasOwnForm(value) || isThenable(value)) {\n",
+      "  if (level > MOST_LEVELS || hasOwnForm(value)) {\n",
     ]],
     testFile: "formats_test.ts",
     testName:
       "sync: a value without a JSON form is a SerializationError that names the place",
+  },
+  {
+    breaks: "a promise behind a toJSON is written as an empty object",
+    file: "_json_text.ts",
+    edits: [[
+      "  if (level > MOST_LEVELS || hasOwnForm(value) || isThenable(value)) {\n",
+      "  if (level > MOST_LEVELS || isThenable(value)) {\n",
+    ]],
+    testFile: "formats_test.ts",
+    testName:
+      "sync: a value without a JSON form is a SerializationError that names the place",
+  },
+  {
+    breaks: "an update waits for what is called later under its lock",
+    file: "_under_lock.ts",
+    edits: [[
+      "  const earlier = held.isBusy ? held.idle() : undefined;\n  return await held.during(() =>\n    inTurn(async () => {\n",
+      "  return await Promise.resolve().then(() =>\n    inTurn(async () => {\n      const earlier = held.isBusy ? held.idle() : undefined;\n      onWait = undefined;\n",
+    ]],
+    testFile: "update_order_test.ts",
+    testName:
+      "under a lock that is passed on, an update and what is called beside it come to their ends",
+  },
+  {
+    breaks: "a lock is freed before the update that it was passed to",
+    file: "_under_lock.ts",
+    edits: [[
+      "  return await held.during(() =>\n    inTurn(",
+      "  return await Promise.resolve().then(() =>\n    inTurn(",
+    ]],
+    testFile: "update_order_test.ts",
+    testName:
+      "a lock is not freed before the update that it was passed to has come to its end",
+  },
+  {
+    breaks: "a synchronous update undoes what is written within its function",
+    file: "_order.ts",
+    edits: [[
+      "    if (update.newer !== undefined) throw new Overtaken();\n",
+      "    if (update.newer === null) throw new Overtaken();\n",
+    ]],
+    testFile: "update_order_test.ts",
+    testName:
+      "a write within the function of a synchronous update comes first, what changes a part is refused, lock: false",
+  },
+  {
+    breaks: "what is called within a synchronous update runs before it",
+    file: "_order.ts",
+    edits: [["    this.#isHeld = true;\n", ""]],
+    testFile: "update_order_test.ts",
+    testName:
+      "a write within the function of a synchronous update comes first, what changes a part is refused, lock: false",
+  },
+  {
+    breaks: "a compaction calls good what its function has not read",
+    file: "_compact.ts",
+    edits: [[
+      "  yield* compareOpened(port, { file, sidecar }, request);\n",
+      "  void [file, sidecar, port, request, compareOpened];\n",
+    ]],
+    testFile: "compact_test.ts",
+    testName:
+      "sync: what is damaged is not called good where the function does not read it to its end",
+  },
+  {
+    breaks: "records are read after their compaction",
+    file: "_compact.ts",
+    edits: [["        await records.return();\n", ""]],
+    testFile: "compact_test.ts",
+    testName:
+      "async: the records that a function has not read end with the compaction",
   },
   {
     breaks: "a mode in decimal is taken",

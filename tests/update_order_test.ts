@@ -378,13 +378,17 @@ for (const lock of [undefined, false] as const) {
       refused(() => moveAtomicSync(path, `${path}.moved`));
       assert.equal(read(path), 52);
       let written: Promise<WriteReceipt> | undefined;
-      updateJsonAtomicSync<number>(path, (n = 0) => {
-        written = writeJsonAtomic(path, 9);
-        return n + 1;
+      const made = join(directory, "made");
+      updateJsonAtomicSync<number>(made, () => {
+        written = writeJsonAtomic(made, 9);
+        return 53;
       }, { lock });
-      assert.equal(read(path), 53);
-      assert.equal((await written)?.superseded, false);
-      assert.equal(read(path), 9);
+      assert.equal(read(made), 53);
+      const later = await written;
+      assert.equal(later?.superseded, false);
+      // Once its turn has come it looks what is there.
+      assert.equal(later?.created, false);
+      assert.equal(read(made), 9);
       // Nothing of it is left in the order of the file.
       assert.equal((await writeJsonAtomic(path, 10)).superseded, false);
       const log = join(directory, "log");

@@ -872,7 +872,8 @@ const CONTROLS: readonly Control[] = [
       "      const bytes = await runAsync(port, readIfPresent(port, request));\n",
     ]],
     testFile: "update_order_test.ts",
-    testName: "an update sees the write that was called before it, {}",
+    testName:
+      'an update sees the write that was called before it, {"lock":false}',
   },
   {
     breaks: "an update comes after the writes that were called after it",

@@ -346,6 +346,8 @@ class Entry {
   readonly #line: Line;
   readonly #isStream: boolean;
   isSettled = false;
+  /** Whether its turn did not come at once. */
+  hasWaited = false;
   /** The update that must come to its end first. */
   waitsFor:
     | {
@@ -465,6 +467,7 @@ class Line {
     this.#waiting.push(entry);
     this.#dropPayload();
     this.#go();
+    entry.hasWaited = true;
   }
 
   addUpdate(update: Update): void {
@@ -475,6 +478,7 @@ class Line {
   addFirst(entry: Entry): void {
     this.#waiting.unshift(entry);
     this.#go();
+    entry.hasWaited = true;
   }
 
   /** Begins a synchronous update. */
@@ -536,7 +540,6 @@ class Line {
 
   async #run(): Promise<void> {
     this.#isRunning = true;
-    let hasWaited = false;
     for (let next = this.#takeNext(); next; next = this.#takeNext()) {
       if (next instanceof Update) {
         this.#open = next;
@@ -545,11 +548,10 @@ class Line {
       } else {
         next.start();
         this.running = next;
-        const outcome = await this.#perform(next, hasWaited);
+        const outcome = await this.#perform(next);
         this.running = undefined;
         this.#settle(next, outcome);
       }
-      hasWaited = true;
     }
     this.#isRunning = false;
     if (!this.isBusy) this.#onEmpty();
@@ -619,7 +621,10 @@ class Line {
     if (this.#open !== undefined && !isOwn) this.#open.newer = outcome;
   }
 
-  async #perform(entry: Entry, hasWaited: boolean): Promise<Outcome> {
+  async #perform(entry: Entry): Promise<Outcome> {
+    const { hasWaited } = entry;
+    // Should it be performed once more.
+    entry.hasWaited = true;
     try {
       const receipt = await entry.write.perform({
         hasWaited,

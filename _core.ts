@@ -197,14 +197,14 @@ export function* stage(
 export function* append(
   write: StagedWrite,
   bytes: Uint8Array,
+  length: number = bytes.length,
 ): Protocol<void> {
   const { hash } = write;
-  const { length } = bytes;
   const most = hash === undefined ? LARGEST_WRITE : HASHED_AT_ONCE;
   for (let offset = 0; offset < length; offset += most) {
     write.request.signal?.throwIfAborted();
     refuseShrunk(bytes, length);
-    const piece = bytes.subarray(offset, offset + most);
+    const piece = bytes.subarray(offset, Math.min(offset + most, length));
     if (hash === undefined) {
       yield* appendPiece(write, piece);
     } else {
@@ -240,7 +240,7 @@ function refuseShrunk(bytes: Uint8Array, length: number): void {
   if (bytes.length === length) return;
   throw new Refusal(
     "SHORT_WRITE",
-    `the bytes were changed during the write: of ${length} only ${bytes.length} are left`,
+    `the bytes were changed after the call: there were ${length}, and there are ${bytes.length} now`,
   );
 }
 

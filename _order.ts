@@ -528,8 +528,9 @@ class Line {
     const last = this.#waiting.slice(-1 - PAYLOADS_KEPT);
     const [old, ...newer] = last.filter((place) => place instanceof Entry);
     if (old?.write.kind === undefined || newer.length < PAYLOADS_KEPT) return;
+    // One that may be aborted may leave the old one to be performed.
     const isSuperseded = newer.every(({ write }) =>
-      write.kind === old.write.kind
+      write.kind === old.write.kind && write.signal === undefined
     );
     if (isSuperseded) old.write.payload = undefined;
   }

@@ -87,6 +87,8 @@ export interface WholeWrite {
   readonly request: LockableRequest;
   /** Handed over to the order of writes, which may let go of it. */
   payload: Uint8Array | undefined;
+  /** Of the payload, when the function was called: its buffer may be transferred or resized while it waits. */
+  readonly bytes: number;
 }
 
 /** A call whose arguments have been checked. */
@@ -151,7 +153,8 @@ export function prepareWrite<Options extends WriteOptions>(
     path,
     given,
   );
-  return { port, attempt, request, payload: encode(options, attempt) };
+  const payload = encode(options, attempt);
+  return { port, attempt, request, payload, bytes: payload.length };
 }
 
 /** Writes what comes from a source. */
@@ -314,7 +317,8 @@ export function heldWrite(
   request: WriteRequest,
   payload: Uint8Array,
 ): OrderedWrite {
-  const [, write] = inCallOrder({ port, payload }, request);
+  const { length } = payload;
+  const [, write] = inCallOrder({ port, payload, bytes: length }, request);
   return write;
 }
 
@@ -332,7 +336,7 @@ type InCallOrder = [path: string, write: OrderedWrite];
 
 /** The file it is for, which is found out at once, and the write as its order sees it. */
 function inCallOrder(
-  prepared: Pick<WholeWrite, "port" | "payload">,
+  prepared: Pick<WholeWrite, "port" | "payload" | "bytes">,
   request: WriteRequest,
 ): InCallOrder {
   return ordered(prepared, request, locateNow(prepared.port, request));
@@ -358,11 +362,11 @@ export function locateNow(port: Port, request: WriteRequest): Target {
 }
 
 function ordered(
-  prepared: Pick<WholeWrite, "port" | "payload">,
+  prepared: Pick<WholeWrite, "port" | "payload" | "bytes">,
   request: WriteRequest,
   located: Target,
 ): InCallOrder {
-  const { port, payload } = prepared;
+  const { port, payload, bytes } = prepared;
   const { durability, createNew, signal } = request;
   prepared.payload = undefined;
   const write: OrderedWrite = {
@@ -374,10 +378,11 @@ function ordered(
     perform: (progress) =>
       inSlot(port, (hasWaited) => {
         const isStale = hasWaited || progress.hasWaited || located.isPlanned;
-        const bytes = write.payload ?? new Uint8Array();
+        const left = write.payload ?? new Uint8Array();
+        const appendAll = (write: StagedWrite) => append(write, left, bytes);
         return runAsync(
           port,
-          performWhole(port, request, located, isStale, bytes, progress),
+          performWhole(port, request, located, isStale, appendAll, progress),
         );
       }, signal),
   };
@@ -403,7 +408,7 @@ function* performWhole(
   request: WriteRequest,
   located: Target,
   isStale: boolean,
-  bytes: Uint8Array,
+  appendAll: (write: StagedWrite) => Protocol<void>,
   company: Company,
 ): Protocol<WriteReceipt> {
   request.signal?.throwIfAborted();
@@ -415,7 +420,6 @@ function* performWhole(
     (yield* hasChecksum(port, path, request));
   if (isMade) throw checksumCameMeanwhile();
   const chosen = yield* withChecksum(port, request, path);
-  const appendAll = (write: StagedWrite) => append(write, bytes);
   return yield* replace(port, chosen, target, appendAll, company);
 }
 

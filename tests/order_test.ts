@@ -437,6 +437,64 @@ test("aborted writes take nobody's payload", () =>
     assert.equal(readFileSync(path, "utf8"), "kept\n");
   }));
 
+test("a write is not superseded for good by newer ones that may still be aborted", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const port = new FaultPort();
+    const { reached, letGo } = hold(port, "fsync");
+    const controller = new AbortController();
+    const { signal } = controller;
+    await onPort(port, async () => {
+      const first = writeTextAtomic(path, "first");
+      await reached;
+      const wanted = writeTextAtomic(path, "wanted");
+      const aborted = ["second", "third", "fourth"].map((text) =>
+        rejection(writeTextAtomic(path, text, { signal }))
+      );
+      const reason = new Error("no longer wanted");
+      controller.abort(reason);
+      letGo();
+      assert.equal((await first).superseded, false);
+      for (const error of await Promise.all(aborted)) {
+        assert.equal(error, reason);
+      }
+      assert.equal((await wanted).superseded, false);
+    });
+    assert.equal(readFileSync(path, "utf8"), "wanted\n");
+  }));
+
+test("bytes whose buffer is transferred, or has another size, after the call are refused, and the old content stays", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const port = new FaultPort();
+    const { reached, letGo } = hold(port, "fsync");
+    await onPort(port, async () => {
+      const first = writeTextAtomic(path, "first");
+      await reached;
+      const bytes = new Uint8Array(8);
+      const buffer = new ArrayBuffer(8, { maxByteLength: 16 });
+      const refused = [
+        rejection(writeBytesAtomic(path, bytes, { mode: 0o600 })),
+        rejection(writeBytesAtomic(path, new Uint8Array(buffer))),
+        // Which takes a lock first.
+        rejection(
+          writeBytesAtomic(path, new Uint8Array(buffer), { lock: true }),
+        ),
+      ];
+      structuredClone(bytes, { transfer: [bytes.buffer] });
+      buffer.resize(4);
+      letGo();
+      await first;
+      for (const error of await Promise.all(refused)) {
+        assert.ok(error instanceof AtomicError, String(error));
+        assert.equal(error.code, "SHORT_WRITE");
+        assert.equal(error.committed, false);
+      }
+    });
+    assert.equal(readFileSync(path, "utf8"), "first\n");
+    assert.deepEqual(leftovers(directory), []);
+  }));
+
 test("a sync source that calls an async write keeps its promise", () =>
   inScratch(async (directory) => {
     const path = join(directory, "f");

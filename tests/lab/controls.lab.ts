@@ -1060,6 +1060,25 @@ const CONTROLS: readonly Control[] = [
       "async: the records that a function has not read end with the compaction",
   },
   {
+    breaks: "the length of bytes is that of when their turn comes",
+    file: "_write.ts",
+    edits: [[
+      "append(write, left, bytes);",
+      "append(write, left, Math.min(bytes, left.length));",
+    ]],
+    testFile: "order_test.ts",
+    testName:
+      "bytes whose buffer is transferred, or has another size, after the call are refused, and the old content stays",
+  },
+  {
+    breaks: "a payload is let go of where newer writes may be aborted",
+    file: "_order.ts",
+    edits: [[" && write.signal === undefined\n", "\n"]],
+    testFile: "order_test.ts",
+    testName:
+      "a write is not superseded for good by newer ones that may still be aborted",
+  },
+  {
     breaks: "a mode in decimal is taken",
     file: "_options.ts",
     edits: [[

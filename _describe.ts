@@ -4,6 +4,8 @@
  * @module
  */
 
+import { isError } from "./_runtime/errno.ts";
+
 const LONGEST_STRING = 60;
 
 /** A value in words: its type, and itself where it is short. */
@@ -24,7 +26,7 @@ export function describe(value: unknown): string {
 
 /** What was thrown, in words. Anything may be. */
 export function describeThrown(error: unknown): string {
-  return error instanceof Error ? error.message : describe(error);
+  return isError(error) ? error.message : describe(error);
 }
 
 function shorten(text: string): string {

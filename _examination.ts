@@ -15,6 +15,7 @@ import type { Port } from "./_runtime/port.ts";
 import { glance } from "./_surroundings.ts";
 import { locateTarget } from "./_target.ts";
 import { writerOf } from "./_temporary.ts";
+import { isError } from "./_runtime/errno.ts";
 
 /** One thing that was looked at or tried out. */
 export interface DoctorCheck {
@@ -114,7 +115,7 @@ function* check(
     return {
       name,
       ok: false,
-      detail: told instanceof Error ? told.message : String(told),
+      detail: isError(told) ? told.message : String(told),
     };
   }
 }

@@ -30,6 +30,7 @@ import { directoryOf, withoutDots } from "./_path.ts";
 import { ProtocolError, Refusal, SystemCallError } from "./_protocol.ts";
 import { Mismatch } from "./_verified_read.ts";
 import { type Host, NO_SQLITE, NOT_CAPABLE } from "./_runtime/port.ts";
+import { isError } from "./_runtime/errno.ts";
 
 /** The call that failed, as its caller made it. */
 export interface Attempt {
@@ -262,7 +263,7 @@ function diagnose(
       : "write";
     return [failed, code, `${reason[access]} (${code})`];
   }
-  const detail = error.cause instanceof Error
+  const detail = isError(error.cause)
     ? error.cause.message
     : String(error.cause);
   return [AtomicError, code, `${syscall} failed: ${detail}`];

@@ -37,6 +37,7 @@ import {
 import type { Port } from "./_runtime/port.ts";
 import { lstatIfPresent } from "./_target.ts";
 import { isInFlight, writerOf } from "./_temporary.ts";
+import { isError } from "./_runtime/errno.ts";
 
 /** A sweep, with every option decided. */
 export interface Sweep {
@@ -289,6 +290,6 @@ function told(error: unknown): string {
   if (error instanceof SystemCallError) {
     return `${error.syscall} failed: ${error.code}`;
   }
-  if (error instanceof Error) return error.message;
+  if (isError(error)) return error.message;
   throw error;
 }

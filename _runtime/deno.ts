@@ -6,7 +6,7 @@
  * @module
  */
 
-import { errnoName } from "./errno.ts";
+import { errnoName, isError } from "./errno.ts";
 import { createHash } from "./hash.ts";
 import { isAlive, threadStartedAt } from "./process.ts";
 import {
@@ -303,7 +303,7 @@ export function denoPort(): Port {
       if (isRefused(error)) return NOT_CAPABLE;
       // A path that is no UTF-8.
       if (error instanceof Deno.errors.InvalidData) return "EILSEQ";
-      if (!(error instanceof Error)) return undefined;
+      if (!isError(error)) return undefined;
       if ("code" in error && typeof error.code === "string") return error.code;
       const [, errno] = /\(os error (\d+)\)/.exec(error.message) ?? [];
       return errno && errnoName(Deno.build.os, Number(errno));

@@ -1,6 +1,6 @@
 /**
- * Names of errors that a runtime only numbers: Deno names those that it has a
- * class for, Node those that libuv knows.
+ * Errors as a runtime throws them, and names of those that it only numbers: Deno
+ * names those that it has a class for, Node those that libuv knows.
  *
  * @module
  */
@@ -84,4 +84,10 @@ export function errnoName(
   if (platform === "linux") return LINUX[errno];
   if (platform !== "darwin") return undefined;
   return DARWIN[errno] ?? (errno <= COMMON ? LINUX[errno] : undefined);
+}
+
+/** Whether it is an error of any realm: code in a test runner's context has classes of its own, and the runtime does not use them. */
+export function isError(value: unknown): value is Error {
+  return typeof value === "object" && value !== null && "message" in value &&
+    typeof value.message === "string";
 }

@@ -14,7 +14,7 @@ import type {
   Port,
   SystemCalls,
 } from "./port.ts";
-import { errnoName } from "./errno.ts";
+import { errnoName, isError } from "./errno.ts";
 import { createHash } from "./hash.ts";
 import { isAlive, threadStartedAt } from "./process.ts";
 import { argumentsFor, triedAs } from "./second_process.ts";
@@ -251,7 +251,7 @@ export function nodePort(): Port {
     permission: () => "granted",
     onExit: (callback) => void process.once("exit", callback),
     errorCode(error) {
-      if (!(error instanceof Error)) return undefined;
+      if (!isError(error)) return undefined;
       const { code, errno } = error as NodeJS.ErrnoException;
       // "Unknown system error -122", where libuv has no name for it.
       const isNamed = typeof code === "string" && /^[A-Z]/.test(code) &&

@@ -4,6 +4,8 @@
  * @module
  */
 
+import { isError } from "./errno.ts";
+
 /** Whether a process of that number runs. */
 export function isAlive(pid: number): boolean {
   try {
@@ -11,9 +13,7 @@ export function isAlive(pid: number): boolean {
     globalThis.process.kill(pid, 0);
     return true;
   } catch (error) {
-    const code = error instanceof Error && "code" in error
-      ? error.code
-      : undefined;
+    const code = isError(error) && "code" in error ? error.code : undefined;
     return code !== "ESRCH";
   }
 }

@@ -6,6 +6,7 @@
  * @module
  */
 
+import { isError } from "./errno.ts";
 import {
   type AsyncSystemCalls,
   type Database,
@@ -83,7 +84,7 @@ class SqliteError extends Error {
   readonly code: string;
 
   constructor(code: string, cause: unknown) {
-    super(cause instanceof Error ? cause.message : String(cause), { cause });
+    super(isError(cause) ? cause.message : String(cause), { cause });
     this.code = code;
   }
 }
@@ -101,7 +102,7 @@ function perform<A, R>(call: (argument: A) => R, argument: A): R {
   try {
     return call(argument);
   } catch (error) {
-    const message = error instanceof Error ? error.message : "";
+    const message = isError(error) ? error.message : "";
     const known = CODES.find(([pattern]) => pattern.test(message));
     // Another error, as Deno's of its permissions, says itself what it is.
     if (known === undefined) throw error;

@@ -194,3 +194,10 @@ test("a thread knows when it began, and says it as its process does where that i
   const told = port.startedAt();
   assert.ok(told === undefined || Math.abs(told - startedAt) < 1000);
 });
+
+test("an error of another realm, as in a test runner's context, has its code", () => {
+  const foreign = { message: "ENOENT: no such file", code: "ENOENT" };
+  assert.equal(port.errorCode(foreign), "ENOENT");
+  assert.equal(port.errorCode({ code: "ENOENT" }), undefined);
+  assert.equal(port.errorCode("ENOENT"), undefined);
+});

@@ -28,6 +28,7 @@ import {
   DENO,
   inRepository,
   nodeIn,
+  tryCommand,
 } from "./command.ts";
 
 const manifest = JSON.parse(readFileSync(inRepository("package.json"), "utf8"));
@@ -222,6 +223,19 @@ for (const packer of ["npm", "deno"] as const) {
       assert.deepEqual(readdirSync(join(folder, "data")), ["by-require.txt"]);
     });
   }
+}
+
+for (const [name, node] of nodes.slice(1)) {
+  test(`npm pack: Jest on ${name} runs it, in a context with errors of its own`, async () => {
+    const folder = copyOf(installed.npm);
+    const jest = inRepository("tests/consumers/node_modules/jest/bin/jest.js");
+    const { code, stderr } = await tryCommand(
+      [node, "--experimental-vm-modules", jest, "--rootDir", folder],
+      { cwd: folder },
+    );
+    assert.match(stderr, /^Tests: +4 passed, 4 total$/m);
+    assert.equal(code, 0);
+  });
 }
 
 test("`bun add` installs the tarball, and Bun runs TypeScript that imports it", async () => {

@@ -1079,6 +1079,17 @@ const CONTROLS: readonly Control[] = [
       "a write is not superseded for good by newer ones that may still be aborted",
   },
   {
+    breaks: "an error of another realm is no error",
+    file: "_runtime/errno.ts",
+    edits: [[
+      '  return typeof value === "object" && value !== null && "message" in value &&\n',
+      '  return value instanceof Error && "message" in value &&\n',
+    ]],
+    testFile: "port_test.ts",
+    testName:
+      "an error of another realm, as in a test runner's context, has its code",
+  },
+  {
     breaks: "a mode in decimal is taken",
     file: "_options.ts",
     edits: [[

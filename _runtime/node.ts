@@ -253,12 +253,12 @@ export function nodePort(): Port {
     errorCode(error) {
       if (!isError(error)) return undefined;
       const { code, errno } = error as NodeJS.ErrnoException;
-      // "Unknown system error -122", where libuv has no name for it.
+      // "Unknown system error -122", or "UNKNOWN", where libuv has no name for it.
       const isNamed = typeof code === "string" && /^[A-Z]/.test(code) &&
-        !code.startsWith("Unknown");
+        !/^unknown/i.test(code);
       return isNamed || typeof errno !== "number"
         ? code
-        : errnoName(process.platform, Math.abs(errno));
+        : errnoName(process.platform, Math.abs(errno)) ?? code;
     },
   };
 }

@@ -195,6 +195,18 @@ test("a thread knows when it began, and says it as its process does where that i
   assert.ok(told === undefined || Math.abs(told - startedAt) < 1000);
 });
 
+test("an error without a name has that of its number", () => {
+  if (process.platform !== "linux") return;
+  const errors = "Deno" in globalThis
+    ? [{ message: "Disk quota exceeded (os error 122)" }]
+    : ["UNKNOWN", "Unknown system error -122", undefined].map((code) => ({
+      message: "write",
+      code,
+      errno: -122,
+    }));
+  for (const error of errors) assert.equal(port.errorCode(error), "EDQUOT");
+});
+
 test("an error of another realm, as in a test runner's context, has its code", () => {
   const foreign = { message: "ENOENT: no such file", code: "ENOENT" };
   assert.equal(port.errorCode(foreign), "ENOENT");

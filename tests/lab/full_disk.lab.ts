@@ -1,5 +1,5 @@
 /**
- * A disk that has less room than the new content takes.
+ * A disk, or a quota, that has less room than the new content takes.
  *
  * @module
  */
@@ -12,6 +12,7 @@ import {
   readdirSync,
   readFileSync,
   renameSync,
+  truncateSync,
   writeFileSync,
   writeSync,
 } from "node:fs";
@@ -74,6 +75,49 @@ for (const runtime of RUNTIMES) {
           ["ENOSPC", undefined, "ENOSPC", undefined],
         );
         assert.equal(readFileSync(target, "utf8"), document("new-3", 2000));
+        assert.deepEqual(readdirSync(directory), ["f"]);
+      }));
+  }
+}
+
+/** Runs `body` in a lab whose directory is a btrfs with a quota of 4 MiB, with a file on it. */
+function underQuota<T>(
+  body: (lab: Lab, target: string, old: string) => Promise<T>,
+): Promise<T> {
+  return inLab(async (lab) => {
+    const { directory, outside } = lab;
+    const image = join(outside, "image");
+    writeFileSync(image, "");
+    truncateSync(image, 160 * MEBIBYTE);
+    execFileSync("mkfs.btrfs", ["-q", image]);
+    execFileSync("mount", ["-o", "loop", image, directory]);
+    try {
+      execFileSync("btrfs", ["quota", "enable", directory], { stdio: "pipe" });
+      execFileSync("btrfs", ["qgroup", "limit", "4M", directory]);
+      const target = join(directory, "f");
+      const old = document("old", 4096);
+      writeFileSync(target, old);
+      return await body(lab, target, old);
+    } finally {
+      execFileSync("umount", ["--lazy", directory]);
+    }
+  });
+}
+
+for (const runtime of RUNTIMES) {
+  for (const form of ["sync", "async"] as const) {
+    test(`${runtime.name}, ${form}: a quota that is used up is a NoSpaceError that leaves the old content and no temporary file`, () =>
+      underQuota(async ({ directory, write }, target, old) => {
+        const [outcome] = await write(runtime, {
+          form,
+          path: target,
+          label: "new",
+          lengths: [16 * MEBIBYTE],
+        });
+        assert.equal(outcome?.error?.code, "EDQUOT");
+        assert.equal(outcome.error.name, "NoSpaceError");
+        assert.equal(outcome.error.committed, false);
+        assert.equal(readFileSync(target, "utf8"), old);
         assert.deepEqual(readdirSync(directory), ["f"]);
       }));
   }

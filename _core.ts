@@ -65,6 +65,7 @@ import {
 } from "./_protocol.ts";
 import { retrying } from "./_retry.ts";
 import {
+  type FileStatus,
   type Hash,
   NOT_CAPABLE,
   type OpenFile,
@@ -81,7 +82,7 @@ import {
 import { isPlanted } from "./_sticky.ts";
 import { lastSyncFailure, syncSince } from "./_sync_failures.ts";
 import {
-  lstatIfPresent,
+  lookAt,
   resolveTarget,
   type Target,
   type TargetRequest,
@@ -247,16 +248,17 @@ function refuseShrunk(bytes: Uint8Array, length: number): void {
 /** Looks again at what will be replaced: a stream may be committed long after it was staged. */
 export function* lookAgain(write: StagedWrite): Protocol<void> {
   const { port, request, target } = write;
-  const status = yield* lstatIfPresent(target.path);
-  const existing = status?.kind === "file" ? status : undefined;
-  const absent = status === undefined;
-  write.target = { ...target, existing, absent };
+  write.target = yield* lookAt(request, target);
+  const { existing } = write.target;
   const intended = intendedMetadata(port, request, existing);
   // Without a mode to keep it is what the kernel gave the file.
   write.intended = {
     ...intended,
     mode: intended.mode ?? write.intended.mode,
   };
+  if (existing === undefined || existing.uid === target.existing?.uid) return;
+  const created = yield* call("fstat", openFileOf(write));
+  yield* refusePlantedFile(write, created);
 }
 
 /** Makes the temporary file what the target shall be, synced and closed. */
@@ -506,16 +508,14 @@ function* stageUnder(
  * Whoever opened the first meanwhile holds an empty file without a name.
  */
 function* hideUntilOwned(write: StagedWrite): Protocol<void> {
-  const { intended, target, file, temporary } = write;
+  const { intended, file, temporary } = write;
   if (
     file === undefined || temporary === undefined ||
     intended.owner === undefined
   ) return;
   const created = yield* call("fstat", file);
   if (!mustChangeOwner(intended, created)) return;
-  if (!intended.ownerRequired) {
-    yield* refusePlantedFile(target, intended.owner.uid, created.uid);
-  }
+  yield* refusePlantedFile(write, created);
   if (!isExposed(created)) return;
   write.intended = { ...intended, mode: intended.mode ?? created.mode };
   write.file = undefined;
@@ -527,12 +527,13 @@ function* hideUntilOwned(write: StagedWrite): Protocol<void> {
 
 /** Whoever put a file there to be replaced shall not own what is written. */
 function* refusePlantedFile(
-  { path, directory }: Target,
-  owner: number,
-  self: number,
+  { intended, target: { path, directory } }: StagedWrite,
+  created: FileStatus,
 ): Protocol<void> {
+  if (intended.ownerRequired || !mustChangeOwner(intended, created)) return;
+  const owner = intended.owner?.uid ?? created.uid;
   const planted = yield* isPlanted(directory, owner, function* () {
-    return self;
+    return created.uid;
   });
   if (!planted) return;
   throw new Refusal(

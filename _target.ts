@@ -117,6 +117,14 @@ export function* locateAgain(
     located.directory,
   );
   const path = joinPath(port, directory, name);
+  return yield* lookAt(request, { directory, name, path });
+}
+
+/** What is at that place by now, or why it cannot be replaced. */
+export function* lookAt(
+  request: TargetRequest,
+  { directory, name, path }: Pick<Target, "directory" | "name" | "path">,
+): Protocol<Target> {
   const status = yield* lstatIfPresent(path);
   if (status?.kind === "symlink") refuseLink(request, path);
   return targetAt(request, directory, name, path, status, false);

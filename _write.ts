@@ -17,6 +17,7 @@ import {
 import {
   append,
   type Company,
+  lookAgain,
   replace,
   type StagedWrite,
   type WriteRequest,
@@ -267,6 +268,7 @@ export function writeEachSync<S>(
     }
     progress.tell(gatherer.bytes);
     for (const piece of gatherer.rest()) yield* append(write, piece);
+    yield* lookAgain(write);
     yield* chooseAgain(write);
   }
   return runSync(port, writeOvertaking(port, request, appendAll, turn));

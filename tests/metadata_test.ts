@@ -7,13 +7,20 @@ import {
   mkdirSync,
   readFileSync,
   statSync,
+  symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { test } from "node:test";
 import type { FileStatus } from "../_runtime/port.ts";
-import { AtomicError } from "../mod.ts";
+import {
+  AtomicError,
+  openAtomicWriter,
+  writeBytesAtomic,
+  writeBytesAtomicSync,
+  type WriteOptions,
+} from "../mod.ts";
 import { FaultPort, onPort } from "./fault_port.ts";
 import { rejection } from "./rejection.ts";
 import { inScratch, leftovers } from "./scratch.ts";
@@ -417,5 +424,106 @@ for (const form of FORMS) {
       const receipt = await form.writeText(path, "new");
       assert.deepEqual(receipt.notPreserved, ["links"]);
       assert.equal(readFileSync(join(directory, "other"), "utf8"), "old");
+    }));
+}
+
+/** Streams of every kind, which call `midway` when they are open. */
+const STREAMS: readonly (readonly [
+  name: string,
+  write: (
+    path: string,
+    midway: () => void,
+    options?: WriteOptions,
+  ) => Promise<unknown>,
+])[] = [
+  ["openAtomicWriter", async (path, midway, options) => {
+    await using writer = await openAtomicWriter(path, options);
+    await writer.write(new Uint8Array([1]));
+    midway();
+    return await writer.commit();
+  }],
+  ["openAtomicWriter, writable", async (path, midway, options) => {
+    await using writer = await openAtomicWriter(path, options);
+    const bytes = ReadableStream.from([new Uint8Array([1])]);
+    await bytes.pipeTo(writer.writable, { preventClose: true });
+    midway();
+    return await writer.commit();
+  }],
+  ["an async source", (path, midway, options) =>
+    writeBytesAtomic(
+      path,
+      (async function* () {
+        yield new Uint8Array([1]);
+        await Promise.resolve();
+        midway();
+      })(),
+      options,
+    )],
+  ["a sync source", (path, midway, options) =>
+    new Promise((resolve) =>
+      resolve(
+        writeBytesAtomicSync(
+          path,
+          (function* () {
+            yield new Uint8Array([1]);
+            midway();
+          })(),
+          options,
+        ),
+      )
+    )],
+];
+
+for (const [name, write] of STREAMS) {
+  for (const options of [{}, { mode: 0o600 }]) {
+    test(
+      `${name}: a file that another user puts there meanwhile, in a sticky directory, does not get the content, ${
+        JSON.stringify(options)
+      }`,
+      needsRoot,
+      () =>
+        inScratch(async (directory) => {
+          setMode(directory, 0o1777);
+          const path = join(directory, "token");
+          const plant = () => {
+            writeFileSync(path, "planted", { mode: 0o666 });
+            chownSync(path, 4321, 4321);
+          };
+          const error = await rejection(write(path, plant, options));
+          assert.ok(error instanceof AtomicError, String(error));
+          assert.equal(error.code, "EACCES");
+          assert.match(error.message, /belongs to another user \(uid 4321\)/);
+          assert.equal(readFileSync(path, "utf8"), "planted");
+          assert.deepEqual(leftovers(directory), []);
+        }),
+    );
+  }
+
+  test(`${name}: what must not be replaced at the beginning must not be at the end`, () =>
+    inScratch(async (directory) => {
+      const cases = [
+        [
+          "ELOOP",
+          { symlinks: "reject" },
+          (path: string) => symlinkSync("elsewhere", path),
+        ],
+        ["NOT_A_FILE", {}, (path: string) => execFileSync("mkfifo", [path])],
+        ["EISDIR", {}, (path: string) => mkdirSync(path)],
+        [
+          "EEXIST",
+          { createNew: true },
+          (path: string) => writeFileSync(path, "made"),
+        ],
+      ] as const;
+      for (const [code, options, plant] of cases) {
+        const path = join(directory, code);
+        const error = await rejection(
+          write(path, () => plant(path), options),
+        );
+        assert.ok(error instanceof AtomicError, `${code}: ${error}`);
+        assert.equal(error.code, code);
+        assert.equal(error.committed, false);
+        assert.deepEqual(leftovers(directory), []);
+      }
     }));
 }

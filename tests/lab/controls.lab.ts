@@ -1090,6 +1090,29 @@ const CONTROLS: readonly Control[] = [
       "an error of another realm, as in a test runner's context, has its code",
   },
   {
+    breaks:
+      "a stream takes for its owner whoever has put a file there meanwhile",
+    file: "_core.ts",
+    edits: [[
+      '  const created = yield* call("fstat", openFileOf(write));\n  yield* refusePlantedFile(write, created);\n',
+      "",
+    ]],
+    testFile: "metadata_test.ts",
+    testName:
+      "openAtomicWriter: a file that another user puts there meanwhile, in a sticky directory, does not get the content, {}",
+  },
+  {
+    breaks: "a stream replaces whatever has come meanwhile",
+    file: "_target.ts",
+    edits: [[
+      '  if (status?.kind === "symlink") refuseLink(request, path);\n  return targetAt(request, directory, name, path, status, false);\n',
+      "  return { ...targetAt(request, directory, name, path, undefined, false), absent: status === undefined };\n",
+    ]],
+    testFile: "metadata_test.ts",
+    testName:
+      "a sync source: what must not be replaced at the beginning must not be at the end",
+  },
+  {
     breaks: "a mode in decimal is taken",
     file: "_options.ts",
     edits: [[

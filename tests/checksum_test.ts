@@ -555,6 +555,14 @@ test("what a snapshot and a stream of records hand out is what is verified", () 
       await snapshot[Symbol.asyncDispose]();
       writeFileSync(path, whole);
     }
+    const again = await openSnapshot(path, { checksum });
+    await again.bytes();
+    damage();
+    await assert.rejects(again.bytes(), ChecksumMismatchError);
+    // Of what it would hand out now.
+    assert.equal(again.verified, false);
+    await again[Symbol.asyncDispose]();
+    writeFileSync(path, whole);
     const plain = await openSnapshot(path);
     await plain.bytes();
     assert.equal(plain.verified, false);

@@ -6,6 +6,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  rmdirSync,
   symlinkSync,
   utimesSync,
   writeFileSync,
@@ -120,6 +121,27 @@ for (const form of FORMS) {
         await writer.commit();
       });
       assert.equal(readFileSync(path, "utf8"), "A");
+    }));
+
+  test(`${form.name}: a lock that its holder frees meanwhile is nothing to be swept`, () =>
+    inScratch(async (directory) => {
+      const lock = join(directory, ".f.lock");
+      mkdirSync(lock);
+      const temporary = join(
+        directory,
+        `.f.7.${crypto.randomUUID()}.tmp`,
+      );
+      writeFileSync(temporary, "");
+      const port = new FaultPort().intercept(({ name, args: [path] }) => {
+        if (name === "readdir" && path === lock) rmdirSync(lock);
+        return undefined;
+      });
+      port.isAlive = () => false;
+      const { removed } = await onPort(
+        port,
+        () => form.sweep(directory, { olderThanMs: 0 }),
+      );
+      assert.deepEqual(removed, [temporary]);
     }));
 
   test(`${form.name}: names of a lock go where it is free, and stay where it is held`, () =>

@@ -13,6 +13,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { withDefaults } from "../defaults.ts";
 import {
+  AtomicError,
   DurabilityError,
   LockTimeoutError,
   ParseError,
@@ -427,3 +428,22 @@ test("an update that is aborted while its function fails is rejected once, and b
       assert.equal(await isLocked(path), false);
     }
   }));
+
+for (const form of FORMS) {
+  test(`${form.name}: of a file that may not be read an update says so, and not of its directory`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      writeFileSync(path, "secret");
+      const port = new FaultPort().intercept(({ name, args: [file] }) =>
+        name === "open" && file === path ? { code: "EACCES" } : undefined
+      );
+      const error = await onPort(
+        port,
+        () => rejection(form.updateText(path, () => "new", { initial: "" })),
+      );
+      assert.ok(error instanceof AtomicError, String(error));
+      assert.equal(error.code, "EACCES");
+      assert.match(error.message, /may not read it, and can only change what/);
+      assert.equal(readFileSync(path, "utf8"), "secret");
+    }));
+}

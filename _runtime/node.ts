@@ -63,6 +63,24 @@ function isRounded({ ino }: Stats): boolean {
   return !Number.isSafeInteger(ino);
 }
 
+/** Node 22 would tell the user of each program that takes a lock that SQLite is experimental: of it only the locks are used. */
+function sqliteModule(): unknown {
+  const { process } = globalThis;
+  const { emitWarning } = process;
+  const others = (...args: Parameters<typeof emitWarning>) => {
+    const [warning, type] = args;
+    const isIts = `${type}` === "ExperimentalWarning" &&
+      /SQLite/.test(`${warning}`);
+    if (!isIts) Reflect.apply(emitWarning, process, args);
+  };
+  process.emitWarning = others as typeof emitWarning;
+  try {
+    return process.getBuiltinModule("node:sqlite");
+  } finally {
+    process.emitWarning = emitWarning;
+  }
+}
+
 /** Makes the port. Nothing is hooked until {@linkcode Port.onExit} is called. */
 export function nodePort(): Port {
   const { process } = globalThis;
@@ -74,7 +92,7 @@ export function nodePort(): Port {
     connecting(process.getBuiltinModule("bun:sqlite"), "Database", {
       readwrite: true,
       create: false,
-    }) ?? connecting(process.getBuiltinModule("node:sqlite"), "DatabaseSync")
+    }) ?? connecting(sqliteModule(), "DatabaseSync")
   );
 
   // "a+" would make what is missing.

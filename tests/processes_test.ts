@@ -180,3 +180,12 @@ function assertWhole(text: string): [id: number, write: number] {
   assert.equal(text, `${piece.repeat(pieces)}\n`);
   return [id, write];
 }
+
+test("who takes a lock is not told by Node that SQLite is experimental, but of everything else", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const { ended, stderr } = await runHere(fixture("locker"), path);
+    assert.equal(ended, 0, stderr);
+    assert.doesNotMatch(stderr, /SQLite/);
+    assert.match(stderr, /another one/);
+  }));

@@ -166,8 +166,7 @@ function* openOld(port: Port, request: WriteRequest): Protocol<Old> {
     if (sidecar !== undefined) {
       return { opened, end: size, cutBytes: 0, isRead: false };
     }
-    const { kind, offset } = yield* inspectTail(file, size, signal);
-    const end = kind === "torn" ? offset : size;
+    const { end } = yield* inspectTail(file, size, signal);
     return { opened, end, cutBytes: size - end, isRead: false };
   } catch (error) {
     yield* attemptTo(call("close", file));

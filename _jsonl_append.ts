@@ -36,7 +36,12 @@ import { append, replace, type WriteRequest } from "./_core.ts";
 import { openToSync, syncMadeDirectories } from "./_directories.ts";
 import { runAsync, runInline, runSync } from "./_drive.ts";
 import { type Attempt, explain } from "./_failure.ts";
-import { inspectTail, readAt, TornLine } from "./_jsonl_tail.ts";
+import {
+  inspectTail,
+  readAt,
+  refuseOtherText,
+  TornLine,
+} from "./_jsonl_tail.ts";
 import { checkHeld } from "./_lock.ts";
 import type {
   AppendReceipt,
@@ -321,26 +326,33 @@ function* repairEnd(
   yield* refuseChecksum(port, request, target);
   return yield* withEnd(port, request, target, function* (end, progress) {
     const { file, path, size } = end;
-    const { kind, offset } = yield* inspectTail(file, size, request.signal);
+    const tail = yield* inspectTail(file, size, request.signal);
+    const { kind, offset, end: whole } = tail;
     const report = {
       path,
       offset,
-      completed: kind === "whole",
-      cutBytes: kind === "torn" ? size - offset : 0,
+      completed: kind !== "ended" && whole > offset,
+      cutBytes: size - whole,
       cut: new Uint8Array(),
     };
     if (kind === "ended") return report;
-    const beginning = new Uint8Array(Math.min(report.cutBytes, MOST_TOLD));
-    const cut = yield* readAt(file, beginning, offset);
-    if (kind === "whole") {
-      yield* checkBeforeChange(request, checkTurn);
-      yield* appendPiece(port, request, end, Uint8Array.of(NEWLINE));
-    } else {
+    const isPart = report.cutBytes > MOST_TOLD;
+    const beginning = new Uint8Array(isPart ? MOST_TOLD : report.cutBytes);
+    const cut = yield* readAt(file, beginning, whole);
+    let left = end;
+    if (kind === "torn") {
+      if (whole === offset) refuseOtherText(tail, cut, isPart);
       yield* inline(checkBeforeCut(end, request, checkTurn));
-      yield* callMoving(size - offset)("truncate", file, offset);
+      yield* callMoving(report.cutBytes)("truncate", file, whole);
+      progress.isDone = true;
+      yield* syncCut(port, end, whole);
+      left = { ...end, size: whole, status: { ...end.status, size: whole } };
+    }
+    if (report.completed) {
+      yield* checkBeforeChange(request, checkTurn);
+      yield* appendPiece(port, request, left, Uint8Array.of(NEWLINE));
     }
     progress.isDone = true;
-    if (kind === "torn") yield* syncCut(port, end, offset);
     yield* compare(end);
     yield* checkStillHeld(request);
     return { ...report, cut };

@@ -6,6 +6,7 @@
  * @module
  */
 
+import { jsonErrorIndex } from "./_json_syntax.ts";
 import type { OwnBytes } from "./_options.ts";
 import { blockingCall, call, type Protocol, Refusal } from "./_protocol.ts";
 import type { OpenFile } from "./_runtime/port.ts";
@@ -16,6 +17,8 @@ export interface Tail {
   readonly kind: "ended" | "whole" | "torn";
   /** Where a line begins that has no newline; else the end of the file. */
   readonly offset: number;
+  /** Where what is whole ends. Behind a record that lacks its newline there may be zeros, of an append after it. */
+  readonly end: number;
 }
 
 /** A last line that is no whole record. */
@@ -42,16 +45,17 @@ export function* inspectTail(
   size: number,
   signal: AbortSignal | undefined,
 ): Protocol<Tail> {
-  const ended: Tail = { kind: "ended", offset: size };
+  const ended: Tail = { kind: "ended", offset: size, end: size };
   if (size === 0) return ended;
   const last = new Uint8Array(1);
   // What was appended last is in memory as a rule.
   yield* call("read", file, last, size - 1);
   if (last[0] === NEWLINE) return ended;
   const offset = yield* lineStart(file, size, signal);
-  const isWhole = yield* isWholeRecord(file, offset, size);
-  if (isWhole === undefined) return ended;
-  return { kind: isWhole ? "whole" : "torn", offset };
+  const whole = yield* wholeRecord(file, offset, size);
+  if (whole === undefined) return ended;
+  const end = offset + whole;
+  return { kind: end === size ? "whole" : "torn", offset, end };
 }
 
 /** Reads from `offset` until `into` is full or the file ends. */
@@ -88,12 +92,12 @@ function* lineStart(
   return 0;
 }
 
-/** Of a number or a word the rest may be missing, of these the end is seen; `undefined` of a line with nothing in it. */
-function* isWholeRecord(
+/** How many bytes of a line are a whole record. Of a number or a word the rest may be missing, of these the end is seen; `undefined` of a line with nothing in it. */
+function* wholeRecord(
   file: OpenFile,
   offset: number,
   size: number,
-): Protocol<boolean | undefined> {
+): Protocol<number | undefined> {
   const length = size - offset;
   // Cheap: zeros, as a crash may leave many, are told by the first.
   const beginning = new Uint8Array(Math.min(length, CHUNK_BYTES));
@@ -101,23 +105,44 @@ function* isWholeRecord(
   const text = textOf(yield* readAt(file, beginning, offset), offset, isPart);
   if (text === "" && !isPart) return undefined;
   const isBlank = isPart && /^[ \t\r]*$/.test(text ?? "-");
-  if (!isBlank && !/^[ \t\r]*[[{"]/.test(text ?? "")) return false;
+  if (!isBlank && !/^[ \t\r]*[[{"]/.test(text ?? "")) return 0;
   if (length > LONGEST_LINE) {
     throw new Refusal(
       "TOO_LARGE",
       `its last line, from byte ${offset} on, has no newline, and with ${length} bytes is too long to tell whether it is whole: write the file anew with writeJsonlAtomic`,
     );
   }
-  const bytes = yield* readAt(file, new Uint8Array(length), offset);
+  const all = yield* readAt(file, new Uint8Array(length), offset);
+  const bytes = all.subarray(0, all.findLastIndex((byte) => byte !== 0) + 1);
   const line = textOf(bytes, offset, false);
-  if (line === undefined) return false;
+  if (line === undefined) return 0;
   try {
     JSON.parse(line);
-    return true;
+    return bytes.length;
   } catch {
-    return false;
+    return 0;
   }
 }
+
+/** Refuses to cut what no append of records has begun: text that is no beginning of JSON. */
+export function refuseOtherText(
+  { offset }: Tail,
+  beginning: OwnBytes,
+  isPart: boolean,
+): void {
+  const last = beginning.findLastIndex((byte) => byte !== 0);
+  const text = textOf(beginning.subarray(0, last + 1), offset, isPart);
+  if (text === undefined || text.includes("\0")) return;
+  const index = jsonErrorIndex(text);
+  if (index === undefined || index === text.length) return;
+  const shown = JSON.stringify(text.slice(0, MOST_SHOWN));
+  throw new Refusal(
+    "NOT_JSONL",
+    `its last line, from byte ${offset} on, is no beginning of a record, so that no append was cut off there: it begins with ${shown}; if it is to go, write the file anew with writeJsonlAtomic`,
+  );
+}
+
+const MOST_SHOWN = 60;
 
 /** `undefined` of what is no UTF-8. A byte order mark may be at the start of a file, and nowhere else. */
 function textOf(

@@ -564,9 +564,9 @@ export interface RepairReport {
   readonly path: string;
   /** Where the last line begins that ended in no newline; the size of a file that has none. */
   readonly offset: number;
-  /** Whether that line was whole, and was given its newline. */
+  /** Whether that line was whole, but for zeros, and was given its newline. */
   readonly completed: boolean;
-  /** How many bytes of a torn line were cut. */
+  /** How many bytes were cut: of a torn line, or zeros behind a whole one. */
   readonly cutBytes: number;
   /** What was cut: no more than its first 65536 bytes. */
   readonly cut: OwnBytes;

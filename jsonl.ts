@@ -441,8 +441,11 @@ export function compactJsonlSync<T = unknown>(
 /**
  * Repairs the end of a file of JSON lines after a crash in the middle of an
  * append. A last line without its newline is given it where the line is a whole
- * object, array or string, and is cut where it is anything else: of a number or
- * a word the rest may be missing. A file that ends in a newline is left alone.
+ * object, array or string, and zeros behind it are cut. It is cut itself where it
+ * is the beginning of a record, or what a crash may leave in its place: of a
+ * number or a word the rest may be missing. Text that is no beginning of a record
+ * is not cut: the file is none of JSON lines (`"NOT_JSONL"`). A file that ends in
+ * a newline is left alone.
  *
  * The end is all that is looked at: a broken line in the middle stays, and
  * `readJsonl` tells of it.
@@ -456,7 +459,8 @@ export function compactJsonlSync<T = unknown>(
  * @throws {TypeError} If an argument or an option is malformed.
  * @throws {NotFoundError} If the file does not exist.
  * @throws {LockTimeoutError} If its lock was not to be had in time.
- * @throws {AtomicError} If anything else fails.
+ * @throws {AtomicError} If anything else fails: `"NOT_JSONL"` where its last line
+ *   is no beginning of a record.
  *
  * @example Usage
  * ```ts

@@ -32,6 +32,7 @@ import {
   appendJsonl,
   appendJsonlSync,
   type AppendReceipt,
+  compactJsonlSync,
   type JsonlAppendOptions,
   type JsonlRepairOptions,
   readJsonlSync,
@@ -261,6 +262,86 @@ for (const { name, append, repair } of FORMS) {
         );
         await append(path, [6], { lock: false });
         assert.deepEqual([...readJsonlSync(path)], [...expected, 6]);
+      }
+    }));
+
+  test(`${name}: a repair cuts nothing that no append of records has begun`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      const texts = [
+        "hello",
+        "hello\nworld",
+        '{\n  "a": 1\n}',
+        "id,name\n1,one",
+        '{"id":1} and more',
+      ];
+      for (const text of texts) {
+        writeFileSync(path, text);
+        const error = await rejection(repair(path));
+        assert.ok(error instanceof AtomicError, text);
+        assert.equal(error.code, "NOT_JSONL");
+        assert.equal(error.committed, false);
+        assert.match(error.message, /it begins with "/);
+        assert.equal(readFileSync(path, "utf8"), text);
+      }
+      // What an append may have come to: a beginning, zeros, what was on the disk.
+      const torn = [
+        '{"id":2,"name":"o',
+        '{"id":tru',
+        "-",
+        "1e",
+        '"\\u00',
+        "\0\0\0",
+        '{"i\0\0\0',
+        "\xa5\xa5",
+      ];
+      for (const tail of torn) {
+        const bytes = Uint8Array.from(
+          `{"id":1}\n${tail}`,
+          (character) => character.charCodeAt(0),
+        );
+        writeFileSync(path, bytes);
+        assert.equal((await repair(path)).cutBytes, tail.length, tail);
+        assert.equal(readFileSync(path, "utf8"), '{"id":1}\n');
+      }
+    }));
+
+  test(`${name}: a whole record that zeros follow instead of its newline is kept`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      for (const before of ["", '{"id":0}\n']) {
+        const old = `${before}{"id":1}${"\0".repeat(5000)}`;
+        writeFileSync(path, old);
+        const torn = await rejection(append(path, [{ id: 2 }]));
+        assert.ok(torn instanceof TornLineError, String(torn));
+        const report = await repair(path);
+        assert.equal(report.completed, true);
+        assert.equal(report.offset, before.length);
+        assert.equal(report.cutBytes, 5000);
+        assert.ok(report.cut.every((byte) => byte === 0));
+        assert.equal(readFileSync(path, "utf8"), `${before}{"id":1}\n`);
+        writeFileSync(path, old);
+        const { recordsRead, cutBytes } = compactJsonlSync(
+          path,
+          (records) => records,
+        );
+        assert.equal(recordsRead, before === "" ? 1 : 2);
+        assert.equal(cutBytes, 5000);
+        assert.equal(readFileSync(path, "utf8"), `${before}{"id":1}\n`);
+        // A power cut between any two calls of the repair leaves it whole.
+        for (let index = 0, isDone = false; !isDone; index++) {
+          writeFileSync(path, old);
+          const port = new FaultPort().failNth(index, "EIO");
+          try {
+            await onPort(port, () => repair(path));
+            isDone = port.calls.length <= index;
+          } catch (error) {
+            assert.ok(error instanceof AtomicError, String(error));
+          }
+          const left = readFileSync(path, "utf8");
+          assert.ok(left.startsWith(`${before}{"id":1}`), left);
+          assert.match(left.slice(before.length + 8), /^(?:\n|\0*)$/);
+        }
       }
     }));
 

@@ -437,13 +437,13 @@ const STREAMS: readonly (readonly [
   ) => Promise<unknown>,
 ])[] = [
   ["openAtomicWriter", async (path, midway, options) => {
-    await using writer = await openAtomicWriter(path, options);
+    const writer = await openAtomicWriter(path, options);
     await writer.write(new Uint8Array([1]));
     midway();
     return await writer.commit();
   }],
   ["openAtomicWriter, writable", async (path, midway, options) => {
-    await using writer = await openAtomicWriter(path, options);
+    const writer = await openAtomicWriter(path, options);
     const bytes = ReadableStream.from([new Uint8Array([1])]);
     await bytes.pipeTo(writer.writable, { preventClose: true });
     midway();

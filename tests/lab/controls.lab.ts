@@ -962,12 +962,33 @@ const CONTROLS: readonly Control[] = [
     breaks: "a compaction gives a torn line to its function",
     file: "_compact.ts",
     edits: [[
-      '    const end = kind === "torn" ? offset : size;\n',
-      '    const end = kind === "torn" && offset < 0 ? offset : size;\n',
+      "    const { end } = yield* inspectTail(file, size, signal);\n",
+      "    const end = size;\n    yield* inspectTail(file, size, signal);\n",
     ]],
     testFile: "compact_test.ts",
     testName:
       "async: a torn last line is left out and told, one that lacks its newline is kept",
+  },
+  {
+    breaks: "a repair cuts what is no beginning of a record",
+    file: "_jsonl_tail.ts",
+    edits: [[
+      "  if (index === undefined || index === text.length) return;\n",
+      "  if (index !== text.length + 1) return;\n",
+    ]],
+    testFile: "append_test.ts",
+    testName: "sync: a repair cuts nothing that no append of records has begun",
+  },
+  {
+    breaks: "a repair cuts a whole record that zeros follow",
+    file: "_jsonl_tail.ts",
+    edits: [[
+      "    return bytes.length;\n",
+      "    return bytes.length === all.length ? bytes.length : 0;\n",
+    ]],
+    testFile: "append_test.ts",
+    testName:
+      "sync: a whole record that zeros follow instead of its newline is kept",
   },
   {
     breaks: "a compaction calls good what is damaged",

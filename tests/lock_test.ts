@@ -47,6 +47,7 @@ import {
 } from "../text.ts";
 import { inScratch } from "./scratch.ts";
 import { FORMS } from "./twins.ts";
+import { withUmask } from "./umask.ts";
 
 test("a lock is held by one, and leaves nothing when it is released", () =>
   inScratch(async (directory) => {
@@ -739,17 +740,14 @@ test("a lock and its file let those in who may write in their directory, whateve
         return [lock, join(lock, "lock")].map(modeOf);
       });
     };
-    const umask = process.umask(0o077);
-    try {
+    await withUmask(0o077, async () => {
       assert.deepEqual(await shared("0700"), [0o700, 0o600]);
       assert.deepEqual(await shared("0755"), [0o700, 0o600]);
       assert.deepEqual(await shared("0775"), [0o770, 0o660]);
       assert.deepEqual(await shared("0777"), [0o777, 0o666]);
       // There anybody may write.
       assert.deepEqual(await shared("1777"), [0o700, 0o600]);
-    } finally {
-      process.umask(umask);
-    }
+    });
   }));
 
 test("a lock that root makes is given to the owner of its directory; where it may not be given, the group gets no more than its own", () =>
@@ -777,17 +775,13 @@ test("a lock that root makes is given to the owner of its directory; where it ma
         if (name === "fchmod") asked.push(args[1]);
         return undefined;
       });
-      const umask = process.umask(0o077);
-      try {
+      await withUmask(0o077, async () => {
         const lock = await onPort(
           port,
           () => acquireLock(join(directory, "f")),
         );
         await lock.release();
-      } finally {
-        process.umask(umask);
-        rmSync(join(directory, ".f.lock"), { recursive: true, force: true });
-      }
+      });
       assert.deepEqual(
         asked,
         mayGive

@@ -24,6 +24,7 @@ import {
 import { FaultPort, onPort } from "./fault_port.ts";
 import { rejection } from "./rejection.ts";
 import { inScratch, leftovers } from "./scratch.ts";
+import { withUmask } from "./umask.ts";
 import { FORMS } from "./twins.ts";
 
 const needsRoot = process.getuid?.() === 0
@@ -32,20 +33,6 @@ const needsRoot = process.getuid?.() === 0
 
 function modeOf(path: string): number {
   return statSync(path).mode & 0o7777;
-}
-
-// Deno 2.5 has a process.umask that sets nothing.
-const setUmask: (mask: number) => number =
-  (globalThis as { Deno?: { umask(mask: number): number } }).Deno?.umask ??
-    process.umask;
-
-async function withUmask<T>(mask: number, body: () => Promise<T>): Promise<T> {
-  const before = setUmask(mask);
-  try {
-    return await body();
-  } finally {
-    setUmask(before);
-  }
 }
 
 const FOREIGN = { uid: 4321, gid: 4321 };

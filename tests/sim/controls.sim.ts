@@ -400,9 +400,9 @@ const CONTROLS: readonly Control[] = [
     breaks: "a stream with createNew renames over what came meanwhile",
     edits: [{
       file: "_core.ts",
-      find: "  write.target = { ...target, existing, absent };\n",
+      find: "  write.target = yield* lookAt(request, target);\n",
       replace:
-        "  write.target = { ...target, existing, absent };\n  write.request = { ...request, createNew: false };\n",
+        "  write.target = yield* lookAt({ ...request, createNew: false }, target);\n  write.request = { ...request, createNew: false };\n",
     }],
     exploration: "processes: a stream with createNew and a writer",
     finds: /createNew has replaced \/d\/f/,
@@ -418,21 +418,6 @@ const CONTROLS: readonly Control[] = [
     }],
     exploration: "realm: createNew before another write",
     finds: /has resolved, but after a crash it is/,
-  },
-  {
-    breaks: "who waits has no claim that keeps the lock where it is",
-    edits: [STAYING, {
-      file: "_claim.ts",
-      find: "      refuseInexact(status);\n      return {",
-      replace:
-        "      refuseInexact(status);\n      yield* unlinkIfPresent(path);\n      return {",
-    }, {
-      file: "_lock.ts",
-      find: 'yield* inlineCall("rename", claim.path, claim.heldPath);',
-      replace: 'yield* call("link", place.lockFile, claim.heldPath);',
-    }],
-    exploration: "locks: two processes, one of them twice",
-    finds: /process1 fails: .*openDatabase failed/,
   },
   {
     breaks: "a lock is opened by its claim, and not by its one name",

@@ -172,9 +172,11 @@ async function look(
   const port = new FaultPort();
   port.isAlive = () => false;
   await onPort(port, async () => {
-    for (const path of left()) {
-      const place = dirname(join(directory, path));
-      await sweepTemporaries(place, { olderThanMs: 0 });
+    // What is in a lock goes with it.
+    const places = left().map((path) => dirname(path))
+      .filter((place) => !place.endsWith(".lock"));
+    for (const place of new Set(places)) {
+      await sweepTemporaries(join(directory, place), { olderThanMs: 0 });
     }
   });
   return [...wrong, ...left().map((path) => `${path} is left`)];

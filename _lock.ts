@@ -39,6 +39,8 @@
  *   holder finds the held claim. It gives that holder a moment to finish, and then
  *   removes first the claim, which is checked before each commit, and after it
  *   what is staged under it: a rename that was checked already fails.
+ * - Who began its transaction on a lock file that was removed meanwhile has the
+ *   lock of nothing. It compares before it takes anybody's place.
  * - Each says that it holds before it looks who else does: of two that do so at
  *   once, at least one sees the other.
  * - The directory can be removed only while there is no claim in it: so all who
@@ -201,11 +203,11 @@ function* leave(
   claim: Claim,
 ): Protocol<boolean> {
   // Another one's is not ours to remove.
-  const isOurs = (yield* isHeld(claim)) && (yield* isClaimed(place, claim));
-  const isWanted = isOurs && !(yield* isAlone(port, place, claim, OWN_NAMES));
+  const isLocked = yield* isOurs(place, claim);
+  const isWanted = isLocked && !(yield* isAlone(port, place, claim, OWN_NAMES));
   noteRelease(port, place, isWanted);
   // Those who wait have it open. Without it they would all begin again.
-  if (isOurs && !isWanted) yield* unlinkIfPresent(place.lockFile);
+  if (isLocked && !isWanted) yield* unlinkIfPresent(place.lockFile);
   yield* unlinkIfPresent(claim.heldPath);
   return isWanted && !(yield* unlinkIfLone(port, place, claim));
 }
@@ -222,6 +224,11 @@ export function* checkHeld({ place, claim }: HeldLock): Protocol<void> {
 /** Whoever takes the place of the holder removes this name, which nothing else ever has. */
 function* isHeld({ heldPath }: Claim): Protocol<boolean> {
   return (yield* statusAt(heldPath)) !== undefined;
+}
+
+/** Whether our claim is there, and the lock file is the one that it names. */
+function* isOurs(place: LockPlace, claim: Claim): Protocol<boolean> {
+  return (yield* isHeld(claim)) && (yield* isClaimed(place, claim));
 }
 
 /** The lock file's own, and the claim. */
@@ -399,9 +406,9 @@ function* hold(
     throw error;
   }
   yield* succeed(port, place, claim, wait);
-  const isOurs = (yield* isHeld(claim)) && (yield* isClaimed(place, claim));
-  if (isOurs) noteHold(port, place);
-  return isOurs;
+  if (!(yield* isOurs(place, claim))) return false;
+  noteHold(port, place);
+  return true;
 }
 
 /** For so long a holder may go on whose lock was freed without its knowledge. */
@@ -422,9 +429,11 @@ function* succeed(
       if (isLeft(port, other)) yield* attempt(unlinkIfPresent(other.path));
       continue;
     }
+    // The other is right where we have the lock of a file that is the lock no more.
+    if (!(yield* isOurs(place, claim))) return;
     if (yield* endsInTime(port, other, wait)) continue;
     // By who thinks the same of us.
-    if (!(yield* isHeld(claim))) return;
+    if (!(yield* isOurs(place, claim))) return;
     yield* unlinkIfPresent(other.path);
     succeeded.push(other);
   }

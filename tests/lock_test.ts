@@ -883,6 +883,40 @@ test("a lock file that changes hands meanwhile is asked for anew", () =>
     assert.deepEqual(readdirSync(directory), []);
   }));
 
+test("who has the lock of a file that was replaced neither takes the holder's place nor waits for it to end", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const late = new FaultPort();
+    const fast = new FaultPort();
+    // Whoever waits for the holder to end waits for ever.
+    late.now = () => 0;
+    let holder: Lock | undefined;
+    let opened = 0;
+    let pauses = 0;
+    const again = Promise.withResolvers<void>();
+    late.intercept(({ name, args: [, to] }) => {
+      if (name === "sleep") assert.ok(++pauses < 1000, "it waits for ever");
+      if (name === "openDatabase" && ++opened > 1) again.resolve();
+      const isFirst = holder === undefined;
+      if (name !== "rename" || !isFirst || !/\.held$/.test(`${to}`)) {
+        return undefined;
+      }
+      // As if its last holder had not seen the claim.
+      unlinkSync(join(directory, ".f.lock", "lock"));
+      substitutePort(fast);
+      holder = tryAcquireLockSync(path);
+      substitutePort(late);
+      return undefined;
+    });
+    const waiting = onPort(late, () => acquireLock(path));
+    await Promise.race([again.promise, waiting]);
+    assert.ok(holder !== undefined);
+    await writeTextAtomic(path, "held", { lock: holder });
+    await holder.release();
+    await (await waiting).release();
+    assert.deepEqual(readdirSync(directory), ["f"]);
+  }));
+
 test("a SQLite is used as it is found, and closed where it cannot be", async () => {
   const made: FakeDatabase[] = [];
   class FakeDatabase {

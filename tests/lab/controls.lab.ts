@@ -604,6 +604,17 @@ const CONTROLS: readonly Control[] = [
     testName: "a lock is not freed at once while something is written under it",
   },
   {
+    breaks: "who has the lock of a file that was replaced waits for the holder",
+    file: "_lock.ts",
+    edits: [[
+      "    if (!(yield* isOurs(place, claim))) return;\n    if (yield* endsInTime",
+      "    if (yield* endsInTime",
+    ]],
+    testFile: "lock_test.ts",
+    testName:
+      "who has the lock of a file that was replaced neither takes the holder's place nor waits for it to end",
+  },
+  {
     breaks: "who only waits for a lock is taken for its holder",
     file: "_lock_queue.ts",
     edits: [["      if (index === 0) line.holder = undefined;\n", ""]],

@@ -5,7 +5,7 @@
  */
 
 import { type LockPlace, lockPlace } from "../../_claim.ts";
-import { acquire, release } from "../../_lock.ts";
+import { acquire, checkHeld, release } from "../../_lock.ts";
 import { type Protocol, Refusal } from "../../_protocol.ts";
 import { Violation } from "./claims.ts";
 import type { Actor, Scenario } from "./interleave.ts";
@@ -99,8 +99,8 @@ function taker(
           holders.add(name);
           const { claim: { path, status: { dev, ino } } } = held;
           knowsOnly(`${left} holds ${path} ${dev}:${ino}`);
-          // Something to be stopped at while it holds.
-          yield { name: "lstat", args: ["/e"], cost: "cheap" };
+          // Nobody removes it by hand here, and nothing frees it.
+          yield* checkHeld(held);
           holders.delete(name);
           yield* release(port, held);
         }

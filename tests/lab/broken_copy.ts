@@ -44,11 +44,23 @@ export function copyTo(directory: string): void {
   symlinkSync(join(root, "node_modules"), join(directory, "node_modules"));
 }
 
-/** Breaks the copy there. */
-export function breakCopy(directory: string, edits: readonly Edit[]): void {
+/** Breaks the copy there; returns what mends it. */
+export function breakCopy(
+  directory: string,
+  edits: readonly Edit[],
+): () => void {
+  const whole = new Map<string, string>();
+  const mend = () => {
+    for (const [path, code] of whole) writeFileSync(path, code);
+  };
   for (const { file, find, replace } of edits) {
-    const code = readFileSync(join(directory, file), "utf8");
-    assert.equal(code.split(find).length, 2, `${file} has once: ${find}`);
-    writeFileSync(join(directory, file), code.replace(find, () => replace));
+    const path = join(directory, file);
+    const code = readFileSync(path, "utf8");
+    if (!whole.has(path)) whole.set(path, code);
+    const parts = code.split(find);
+    if (parts.length !== 2) mend();
+    assert.equal(parts.length, 2, `${file} has once: ${find}`);
+    writeFileSync(path, parts.join(replace));
   }
+  return mend;
 }

@@ -21,7 +21,7 @@ import {
 import {
   claimants,
   claimantsAmong,
-  GONE as REMOVED,
+  GONE,
   isLockName,
   lockAt,
   unlinkIfPresent,
@@ -127,7 +127,7 @@ function* sweepFiles(
     if (pid === undefined) continue;
     const path = joinPath(port, directory, name);
     const reason = yield* reasonToKeep(task, path, pid);
-    if (reason === GONE) continue;
+    if (reason === VANISHED) continue;
     if (reason !== undefined) {
       kept.push({ path, reason });
       continue;
@@ -141,16 +141,16 @@ function* sweepFiles(
   }
 }
 
-const GONE = Symbol("gone");
+const VANISHED = Symbol("vanished");
 
 /** Why a temporary file stays; `undefined` where its writer is dead. */
 function* reasonToKeep(
   { port, olderThanMs }: Sweep,
   path: string,
   pid: number,
-): Protocol<string | typeof GONE | undefined> {
+): Protocol<string | typeof VANISHED | undefined> {
   const status = yield* lstatIfPresent(path);
-  if (status === undefined) return GONE;
+  if (status === undefined) return VANISHED;
   if (status.kind !== "file") return `it is no file: ${status.kind}`;
   if (isInFlight(path)) return "this process is writing it";
   if (mayRun(port, pid, status.mtimeMs)) return `process ${pid} runs`;
@@ -209,7 +209,7 @@ function* namesIn(
     names = yield* call("readdir", place.path);
   } catch (error) {
     // Its holder has just freed it.
-    if (failedWith(error, ...REMOVED)) return undefined;
+    if (failedWith(error, ...GONE)) return undefined;
     throw error;
   }
   const claims = claimantsAmong(port, place, names).length;

@@ -71,34 +71,37 @@ export function* ownSidecars(
   file: string,
   request: SidecarRequest,
 ): Protocol<Sidecar[]> {
-  const found = yield* findSidecars(host, file, ["sha512", "sha256"], request);
-  // One that somebody has published says what the content should be, and is not
-  // ours to change.
-  return found.filter(({ id }) => id !== undefined);
-}
-
-/** The checksums that a file has, the strongest first. */
-export function sidecarsOf(
-  host: Host,
-  file: string,
-  request: SidecarRequest,
-): Protocol<Sidecar[]> {
-  return findSidecars(host, file, ["sha512", "sha256", "sha1"], request);
-}
-
-function* findSidecars(
-  host: Host,
-  file: string,
-  algorithms: readonly ChecksumAlgorithm[],
-  request: SidecarRequest,
-): Protocol<Sidecar[]> {
   const found: Sidecar[] = [];
-  for (const algorithm of algorithms) {
+  for (const algorithm of ["sha512", "sha256"] as const) {
     const sidecar = yield* findSidecar(host, file, algorithm, request);
-    // Somebody else's has nothing to do with the file.
-    if (typeof sidecar === "object") found.push(sidecar);
+    // One that somebody has published says what the content should be, and is not
+    // ours to change; anything else has nothing to do with the file.
+    if (typeof sidecar === "object" && sidecar.id !== undefined) {
+      found.push(sidecar);
+    }
   }
   return found;
+}
+
+/** The checksum to compare a file with: one that this library keeps, else the strongest; `undefined` if it has none. */
+export function* readAnySidecar(
+  host: Host,
+  file: string,
+  request: SidecarRequest,
+): Protocol<Sidecar | undefined> {
+  const found: Sidecar[] = [];
+  let foreign: ChecksumAlgorithm | undefined;
+  for (const algorithm of ["sha512", "sha256", "sha1"] as const) {
+    const sidecar = yield* findSidecar(host, file, algorithm, request);
+    if (sidecar === "foreign") foreign ??= algorithm;
+    else if (sidecar !== undefined) found.push(sidecar);
+  }
+  const [strongest] = found;
+  // Else somebody would be told to make what is there, and cannot be read.
+  if (strongest === undefined && foreign !== undefined) {
+    throw isForeign(file, foreign);
+  }
+  return found.find(({ id }) => id !== undefined) ?? strongest;
 }
 
 /** The checksum of a file; `undefined` if it has none. */
@@ -110,11 +113,14 @@ export function* readSidecar(
 ): Protocol<Sidecar | undefined> {
   const sidecar = yield* findSidecar(host, file, algorithm, request);
   if (sidecar !== "foreign") return sidecar;
-  throw new Refusal(
+  throw isForeign(file, algorithm);
+}
+
+function isForeign(file: string, algorithm: ChecksumAlgorithm): Refusal {
+  const path = sidecarPath(file, algorithm);
+  return new Refusal(
     "FOREIGN_CHECKSUM",
-    `"${
-      sidecarPath(file, algorithm)
-    }" is not the checksum of this file and no other, or may not be read: find out what it is, and move it away`,
+    `"${path}" is not the checksum of this file and no other, in lines that end with a newline alone, or may not be read: find out what it is, and move it away`,
   );
 }
 

@@ -28,7 +28,12 @@ import {
   readWhole,
 } from "./_read_file.ts";
 import type { Hash, OpenFile, Port } from "./_runtime/port.ts";
-import { isNamed, readSidecar, type Sidecar, sidecarsOf } from "./_sidecar.ts";
+import {
+  isNamed,
+  readAnySidecar,
+  readSidecar,
+  type Sidecar,
+} from "./_sidecar.ts";
 
 /** What the option `checksum` of a read says. */
 export type ReadChecksum = boolean | ChecksumAlgorithm | undefined;
@@ -224,16 +229,14 @@ function* realPath(
 }
 
 /** The sidecar to be used; `undefined` where there is none. */
-function* findSidecar(
+function findSidecar(
   port: Port,
   path: string,
   { checksum, ...request }: VerifiedRequest,
 ): Protocol<Sidecar | undefined> {
-  if (typeof checksum === "string") {
-    return yield* readSidecar(port, path, checksum, request);
-  }
-  const found = yield* sidecarsOf(port, path, request);
-  return found.find(({ id }) => id !== undefined) ?? found.at(0);
+  return typeof checksum === "string"
+    ? readSidecar(port, path, checksum, request)
+    : readAnySidecar(port, path, request);
 }
 
 function isMissing(path: string): Refusal {

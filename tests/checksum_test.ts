@@ -236,6 +236,8 @@ for (const form of FORMS) {
         "",
         `${digest.slice(1)}  f\n`,
         `${digest}  f\n`.repeat(200),
+        // As a checkout or an editor on Windows leaves it.
+        `${digest}  f\r\n`,
       ];
       for (const text of foreign) {
         writeFileSync(`${path}.sha256`, text);
@@ -245,6 +247,9 @@ for (const form of FORMS) {
             () => form.writeText(path, "two", { checksum: true }),
             () => form.writeChecksum(path),
             () => form.verifyChecksum(path, { algorithm: "sha256" }),
+            () => form.verifyChecksum(path),
+            () => form.readChecksum(path),
+            () => form.readText(path, { checksum: true }),
           ]
         ) {
           const error = await rejection(call());
@@ -252,6 +257,7 @@ for (const form of FORMS) {
           assert.equal(error.code, "FOREIGN_CHECKSUM");
         }
         await form.writeText(path, "one", { checksum: "sha512" });
+        assert.equal((await form.verifyChecksum(path)).algorithm, "sha512");
         await form.writeText(path, "one", { checksum: false });
         assert.equal(readFileSync(`${path}.sha256`, "utf8"), text);
         assert.equal(readFileSync(path, "utf8"), "one\n");

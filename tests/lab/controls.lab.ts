@@ -616,6 +616,17 @@ const CONTROLS: readonly Control[] = [
       "who has the lock of a file that was replaced neither takes the holder's place nor waits for it to end",
   },
   {
+    breaks: "a checksum that cannot be read counts as missing",
+    file: "_sidecar.ts",
+    edits: [[
+      "if (strongest === undefined && foreign !== undefined) {",
+      "if (strongest !== undefined && foreign !== undefined) {",
+    ]],
+    testFile: "checksum_test.ts",
+    testName:
+      "sync: what is no checksum of this file is never overwritten, and not asked",
+  },
+  {
     breaks: "who only waits for a lock is taken for its holder",
     file: "_lock_queue.ts",
     edits: [["      if (index === 0) line.holder = undefined;\n", ""]],

@@ -6,19 +6,21 @@
 
 import { explain } from "./_failure.ts";
 import type { WriteReceipt } from "./_options.ts";
+import { Refusal } from "./_protocol.ts";
 import { ProgressCount, StreamWrite } from "./_stream_write.ts";
 import { checkLock, underLock } from "./_under_lock.ts";
+import type { BytesLike } from "./_source.ts";
 import type { SourceWrite } from "./_write.ts";
 
 /** A file that is written part by part. Made by `openAtomicWriter`. */
 export interface AtomicWriter extends AsyncDisposable {
   /** The same writer as a stream: closing it commits, aborting it aborts. */
-  readonly writable: WritableStream<Uint8Array>;
+  readonly writable: WritableStream<BytesLike | string>;
   /**
-   * Appends a chunk. Once the promise has resolved, the chunk may be changed
+   * Appends a chunk; a string as UTF-8. Once the promise has resolved, the chunk may be changed
    * and the next one is due.
    */
-  write(chunk: Uint8Array): Promise<void>;
+  write(chunk: BytesLike | string): Promise<void>;
   /**
    * Puts what was written into place; its place among other writes of the file
    * is that of this call. Called again, or after the closing of
@@ -34,7 +36,7 @@ export interface AtomicWriter extends AsyncDisposable {
 
 /** Opens the file and gives the writer. */
 export async function openWriter(
-  prepared: SourceWrite<Uint8Array>,
+  prepared: SourceWrite<unknown>,
 ): Promise<AtomicWriter> {
   const { port, attempt, request } = prepared;
   try {
@@ -47,17 +49,17 @@ export async function openWriter(
 }
 
 class Writer implements AtomicWriter {
-  readonly #prepared: SourceWrite<Uint8Array>;
+  readonly #prepared: SourceWrite<unknown>;
   readonly #write: StreamWrite;
   readonly #progress: ProgressCount;
-  readonly writable: WritableStream<Uint8Array>;
+  readonly writable: WritableStream<BytesLike | string>;
   /** The calls one after the other, however they are made. */
   #last: Promise<unknown> = Promise.resolve();
   #receipt: Promise<WriteReceipt> | undefined;
   /** Why nothing more can be written, once that is so. */
   #end: { readonly reason: unknown } | undefined;
 
-  constructor(prepared: SourceWrite<Uint8Array>, write: StreamWrite) {
+  constructor(prepared: SourceWrite<unknown>, write: StreamWrite) {
     this.#prepared = prepared;
     this.#write = write;
     this.#progress = new ProgressCount(prepared.onProgress);
@@ -68,7 +70,7 @@ class Writer implements AtomicWriter {
     });
   }
 
-  write(chunk: Uint8Array): Promise<void> {
+  write(chunk: BytesLike | string): Promise<void> {
     return this.#inTurn(async () => {
       this.#throwIfEnded();
       try {
@@ -92,7 +94,7 @@ class Writer implements AtomicWriter {
     this.#throwIfEnded();
     const appended = this.#inTurn(() => {
       this.#throwIfEnded();
-      this.#end = { reason: new Error("The writer is committed") };
+      this.#end = { reason: this.#closed("is committed") };
       this.#progress.tell(this.#write.bytes);
       return Promise.resolve();
     });
@@ -119,10 +121,10 @@ class Writer implements AtomicWriter {
     );
   }
 
-  abort(reason: unknown = new Error("The writer was aborted")): Promise<void> {
+  abort(reason?: unknown): Promise<void> {
     return this.#inTurn(async () => {
       if (this.#end !== undefined) return;
-      this.#end = { reason };
+      this.#end = { reason: reason ?? this.#closed("was aborted") };
       const failure = await this.#write.discard(reason);
       if (failure !== undefined) throw this.#explained(failure);
     });
@@ -147,6 +149,10 @@ class Writer implements AtomicWriter {
     const reason = this.#explained(error);
     this.#end = { reason };
     return reason;
+  }
+
+  #closed(how: string): unknown {
+    return this.#explained(new Refusal("CLOSED", `the writer ${how}`));
   }
 
   #explained(error: unknown): unknown {

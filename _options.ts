@@ -8,6 +8,7 @@
  */
 
 import { describe } from "./_describe.ts";
+import { hintFor, hintForOptions } from "./_hints.ts";
 import { isPlainObject } from "./_plain_object.ts";
 import type { ParseError } from "./errors.ts";
 
@@ -300,7 +301,15 @@ export type JsonReplacer = (
 ) => unknown;
 
 /** The options of an update of text: those of a write, always of a file that may exist. */
-export interface TextUpdateOptions extends Omit<TextWriteOptions, "createNew"> {
+export interface TextUpdateOptions
+  extends Omit<TextWriteOptions, "createNew" | "trailingNewline"> {
+  /**
+   * Whether a newline is added to what the function returns, where it ends
+   * without one.
+   *
+   * @default {false}
+   */
+  trailingNewline?: boolean | undefined;
 }
 
 /** The options of an update of JSON. */
@@ -348,8 +357,8 @@ export interface ReadOptions {
 
 /** The option of a read that may find no file. */
 export interface FallbackOption<T> {
-  /** The result where the file does not exist; without it, or where it is `undefined`, that is a `NotFoundError`. */
-  fallback?: T | undefined;
+  /** The result where the file does not exist; without it, that is a `NotFoundError`. */
+  fallback?: T;
 }
 
 /** The options of a read of JSON. */
@@ -924,6 +933,10 @@ export type OptionKind =
   | "defaults";
 
 const fallback: Check = () => undefined;
+const records: Check = (value) =>
+  typeof value === "object" && value !== null && Symbol.iterator in value
+    ? undefined
+    : "an array, or another iterable";
 
 const { createNew: _jsonlNew, ...JSONL_COMPACT_CHECKS } = JSONL_WRITE_CHECKS;
 
@@ -939,7 +952,7 @@ const CHECKS: Readonly<Record<OptionKind, Readonly<Record<string, Check>>>> = {
   read: { ...READ_CHECKS, fallback },
   open: READ_CHECKS,
   jsonRead: { ...JSON_READ_CHECKS, fallback },
-  jsonlRead: { ...JSONL_READ_CHECKS, fallback },
+  jsonlRead: { ...JSONL_READ_CHECKS, fallback: records },
   checksum: CHECKSUM_CHECKS,
   sweep: SWEEP_CHECKS,
   checksumWrite: CHECKSUM_WRITE_CHECKS,
@@ -978,17 +991,21 @@ export function checkOptions<Options extends object>(
   // Anything else would lose what it inherits, or be something passed by mistake.
   if (!isPlainObject(options)) {
     throw new TypeError(
-      `Options must be a plain object: received ${describe(options)}`,
+      `Options must be a plain object: received ${describe(options)}${
+        hintForOptions(options)
+      }`,
     );
   }
   const checked = { ...options };
   const checks = CHECKS[kind];
   for (const [name, value] of Object.entries(checked)) {
     if (!knowsOption(kind, name)) {
+      const known = Object.keys(checks);
+      const hint = hintFor(name, known);
       throw new TypeError(
-        `Unknown option "${name}": the options here are ${
-          Object.keys(checks).join(", ")
-        }`,
+        `Unknown option "${name}": ${
+          hint === undefined ? "" : `${hint}; `
+        }the options here are ${known.join(", ")}`,
       );
     }
     if (value === undefined) continue;

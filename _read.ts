@@ -59,11 +59,16 @@ export function prepareRead<T, Options extends ReadOptions & FallbackOption<T>>(
       retryMs: options.retryMs ?? 1000,
       signal: options.signal,
     },
-    fallback: options.fallback !== undefined
-      ? { value: options.fallback }
-      : undefined,
+    fallback: hasFallback(options) ? { value: options.fallback } : undefined,
     decode: (bytes) => decode(bytes, options, attempt),
   };
+}
+
+/** Also of `undefined`, where it is named. */
+function hasFallback<T>(
+  options: FallbackOption<T>,
+): options is Required<FallbackOption<T>> {
+  return Object.hasOwn(options, "fallback");
 }
 
 /** Performs a prepared read. */

@@ -91,22 +91,26 @@ function* readToEnd(
   size: number,
   request: ReadRequest,
 ): Protocol<OwnBytes> {
-  // One byte more, so that the last read can tell the end without growing.
-  let buffer = allocate(size + 1);
+  // Exactly: who asks for the buffer of the bytes gets all of it.
+  let buffer = allocate(size);
   let length = 0;
   for (;;) {
     request.signal?.throwIfAborted();
-    const room = buffer.subarray(length, length + LARGEST_READ);
+    const isFull = length === buffer.length;
+    const room = isFull
+      ? allocate(1)
+      : buffer.subarray(length, length + LARGEST_READ);
     // The content may have to come from the disk, however small it is.
     const count = yield* read(room, length);
-    if (count === 0) return buffer.subarray(0, length);
-    length += count;
-    refuseLarger(length, request);
-    if (length === buffer.length) {
+    if (count === 0) return isFull ? buffer : buffer.slice(0, length);
+    if (isFull) {
       const larger = allocate(Math.max(2 * length, SMALLEST_GROWTH));
       larger.set(buffer);
+      larger.set(room, length);
       buffer = larger;
     }
+    length += count;
+    refuseLarger(length, request);
   }
 }
 
@@ -135,7 +139,7 @@ function allocate(length: number): OwnBytes {
   } catch {
     throw new Refusal(
       "TOO_LARGE",
-      `there is not enough memory for its ${length - 1} bytes or more`,
+      `there is not enough memory for its ${length} bytes or more`,
     );
   }
 }

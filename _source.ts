@@ -23,15 +23,94 @@ export function isIterable(value: unknown): value is Iterable<unknown> {
     Symbol.iterator in value && !ArrayBuffer.isView(value);
 }
 
-/** By the getter of its brand: the class may be that of another realm, and a tag can be faked. */
-export function isBytes(value: unknown): value is Uint8Array {
-  const prototype = Object.getPrototypeOf(Uint8Array.prototype);
-  return Reflect.get(prototype, Symbol.toStringTag, value) === "Uint8Array" &&
-    !isDetached(value as Uint8Array);
+/** Bytes in memory: an `ArrayBuffer`, or any view of one, as a `Uint8Array`, a `DataView` or a `Buffer`. */
+export type BytesLike = ArrayBuffer | ArrayBufferView;
+
+/** What gives its bytes as a stream: a `Blob`, or a file of `Bun.file`. */
+export interface BlobLike {
+  /** The stream. */
+  stream(): ReadableStream<Uint8Array>;
 }
 
-function isDetached({ buffer }: Uint8Array): boolean {
-  return "detached" in buffer && buffer.detached;
+/** What holds its bytes as a stream: a `Response` or a `Request`. */
+export interface BodyLike {
+  /** The stream; `null` where there are no bytes. */
+  readonly body: ReadableStream<Uint8Array> | null;
+  /** Whether somebody has read of it. */
+  readonly bodyUsed: boolean;
+}
+
+/** The bytes that a value is, not copied; `undefined` if it is none. A string is none. */
+export function bytesOf(value: unknown): Uint8Array | undefined {
+  const buffer = ArrayBuffer.isView(value) ? value.buffer : value;
+  if (!isBuffer(buffer) || ("detached" in buffer && buffer.detached)) {
+    return undefined;
+  }
+  if (!ArrayBuffer.isView(value)) return new Uint8Array(buffer);
+  return isUint8Array(value)
+    ? value
+    : new Uint8Array(buffer, value.byteOffset, value.byteLength);
+}
+
+/** By the getter of its brand: the class may be that of another realm, and a tag can be faked. */
+function isUint8Array(value: ArrayBufferView): value is Uint8Array {
+  const prototype = Object.getPrototypeOf(Uint8Array.prototype);
+  return Reflect.get(prototype, Symbol.toStringTag, value) === "Uint8Array";
+}
+
+/** Likewise. */
+function isBuffer(value: unknown): value is ArrayBuffer {
+  return [ArrayBuffer, globalThis.SharedArrayBuffer].some((type) => {
+    try {
+      return type !== undefined &&
+        Reflect.get(type.prototype, "byteLength", value) !== undefined;
+    } catch {
+      return false;
+    }
+  });
+}
+
+/** Where the bytes of a value come from, if they come in parts; `undefined` if they do not. */
+export function byteSourceOf(value: unknown): Source<unknown> | undefined {
+  if (typeof value !== "object" || value === null) return undefined;
+  if (isSource(value)) return value;
+  if (isBlob(value)) return value.stream();
+  if (!isBody(value)) return undefined;
+  const { body, bodyUsed } = value;
+  if (bodyUsed || body?.locked) {
+    throw new TypeError(
+      `The body of ${
+        describe(value)
+      } is read already: pass what was read of it`,
+    );
+  }
+  return body ?? [];
+}
+
+/** By its shape: Bun, Node and a test runner's realm have classes of their own. */
+function isBlob(value: object): value is BlobLike {
+  return "stream" in value && typeof value.stream === "function" &&
+    "arrayBuffer" in value && "size" in value;
+}
+
+function isBody(value: object): value is BodyLike {
+  return "body" in value && "bodyUsed" in value &&
+    (value.body === null || isStream(value.body));
+}
+
+function isStream(value: unknown): value is ReadableStream {
+  return typeof value === "object" && value !== null && "getReader" in value;
+}
+
+/** Refuses an array with a part that is not to be written, before anything is made for it. */
+export function checkParts(
+  source: unknown,
+  isPart: (value: unknown) => boolean,
+  expected: string,
+): void {
+  if (!Array.isArray(source)) return;
+  const index = [...source].findIndex((part) => !isPart(part));
+  if (index !== -1) throw wrongChunk(index, expected, source[index]);
 }
 
 /** The chunks of a source, one by one. */

@@ -84,6 +84,7 @@ export async function update<T, Options extends WriteOptions>(
         change(current as T),
         request.signal,
       );
+      refuseNothing(format.operation, value);
       const encoded = format.encode(value, options, attempt);
       const isDone = bytes !== undefined && isSame(bytes, encoded) &&
         await runAsync(port, needsNoWrite(port, request));
@@ -145,6 +146,7 @@ export function updateSync<T, Options extends WriteOptions>(
           : format.decode(bytes, options, attempt);
         const value = change(current as T);
         refusePromise(format.operation, value);
+        refuseNothing(format.operation, value);
         const encoded = format.encode(value, options, attempt);
         const isDone = bytes !== undefined && isSame(bytes, encoded) &&
           runSync(port, needsNoWrite(port, request));
@@ -243,6 +245,14 @@ function checkUpdate(change: unknown, { symlinks }: WriteRequest): void {
       'An update follows links, or rejects them: received symlinks: "replace"',
     );
   }
+}
+
+/** A function that changes what it is given, and forgets to return it. */
+function refuseNothing(operation: string, value: unknown): void {
+  if (value !== undefined) return;
+  throw new TypeError(
+    `The function of ${operation} must return the new content: received undefined`,
+  );
 }
 
 /** It would be written as `{}`. */

@@ -15,6 +15,7 @@
  */
 
 import { describe } from "./_describe.ts";
+import { encodeText } from "./_utf8.ts";
 import { type AtomicWriter, openWriter } from "./_atomic_writer.ts";
 import type {
   FallbackOption,
@@ -28,7 +29,16 @@ import { prepareRead, read, readSync, type WholeRead } from "./_read.ts";
 import { MOST_BYTES } from "./_read_file.ts";
 import { promised } from "./_promised.ts";
 import { type Snapshot, snapshotOf } from "./_snapshot.ts";
-import { isBytes, isIterable, isSource, wrongChunk } from "./_source.ts";
+import {
+  type BlobLike,
+  type BodyLike,
+  type BytesLike,
+  bytesOf,
+  byteSourceOf,
+  checkParts,
+  isIterable,
+  wrongChunk,
+} from "./_source.ts";
 import {
   END,
   prepare,
@@ -60,6 +70,7 @@ export type {
 } from "./_options.ts";
 export type { AtomicWriter } from "./_atomic_writer.ts";
 export type { Snapshot } from "./_snapshot.ts";
+export type { BlobLike, BodyLike, BytesLike } from "./_source.ts";
 
 /**
  * Replaces the content of a file by `bytes`, or makes the file. Whoever opens
@@ -70,13 +81,15 @@ export type { Snapshot } from "./_snapshot.ts";
  * the file, where the new content is staged.
  *
  * @param path The file: a path or a `file:` URL.
- * @param bytes The content. A `Uint8Array` is not copied: do not change it before
- * the promise has settled. A source of them is taken part by part; the file is
- * replaced once the source has ended.
+ * @param bytes The content: an `ArrayBuffer`, any view of one, or a source of
+ * such: an iterable, a stream, a `Blob`, or the body of a `Response`, whatever its
+ * status. Bytes in memory are not copied: do not change them before the promise
+ * has settled. A source is taken part by part; the file is replaced once it has
+ * ended.
  * @param options How to write it.
  * @returns What was written, and how durably.
  * @throws {TypeError} If an argument or an option is malformed, or the source
- * yields what is not a `Uint8Array`. What the source throws is thrown as it is.
+ * yields what is not bytes. What the source throws is thrown as it is.
  * @throws {PermissionScopeError} If Deno's permissions do not cover the directory.
  * @throws {AlreadyExistsError} If the file exists and `createNew` is set.
  * @throws {UnsupportedEnvironmentError} If what `require` names is not guaranteed there, or `safety` forbids a network mount.
@@ -97,18 +110,24 @@ export type { Snapshot } from "./_snapshot.ts";
 export function writeBytesAtomic(
   path: string | URL,
   bytes:
-    | Uint8Array
-    | Iterable<Uint8Array>
-    | AsyncIterable<Uint8Array>
-    | ReadableStream<Uint8Array>,
+    | BytesLike
+    | BlobLike
+    | BodyLike
+    | Iterable<BytesLike>
+    | AsyncIterable<BytesLike>
+    | ReadableStream<BytesLike>,
   options: WriteOptions & ProgressOption = {},
 ): Promise<WriteReceipt> {
   const operation = "writeBytesAtomic";
-  return promised(() =>
-    !isBytes(bytes) && isSource(bytes)
-      ? writeFrom(bytes, prepareSource(operation, path, options))
-      : write(prepareWhole(operation, path, bytes, options))
-  );
+  return promised(() => {
+    const source = byteSourceOf(bytes);
+    if (source === undefined) {
+      return write(prepareWhole(operation, path, bytes, options));
+    }
+    const prepared = prepareSource(operation, path, options);
+    checkParts(source, isPart, BYTES);
+    return writeFrom(source, prepared);
+  });
 }
 
 /**
@@ -119,7 +138,8 @@ export function writeBytesAtomic(
  * the file, where the new content is staged.
  *
  * @param path The file: a path or a `file:` URL.
- * @param bytes The whole content.
+ * @param bytes The content: an `ArrayBuffer`, any view of one, or an iterable of
+ * such.
  * @param options How to write it.
  * @returns What was written, and how durably.
  * @throws {TypeError} If an argument or an option is malformed.
@@ -135,13 +155,16 @@ export function writeBytesAtomic(
  */
 export function writeBytesAtomicSync(
   path: string | URL,
-  bytes: Uint8Array | Iterable<Uint8Array>,
+  bytes: BytesLike | Iterable<BytesLike>,
   options: WriteOptions & ProgressOption = {},
 ): WriteReceipt {
   const operation = "writeBytesAtomicSync";
-  return !isBytes(bytes) && isIterable(bytes)
-    ? writeFromSync(bytes, prepareSource(operation, path, options))
-    : writeSync(prepareWhole(operation, path, bytes, options));
+  if (!isIterable(bytes)) {
+    return writeSync(prepareWhole(operation, path, bytes, options));
+  }
+  const prepared = prepareSource(operation, path, options);
+  checkParts(bytes, isPart, BYTES);
+  return writeFromSync(bytes, prepared);
 }
 
 /**
@@ -239,7 +262,15 @@ export function openAtomicWriter(
 ): Promise<AtomicWriter> {
   return promised(() => {
     const operation = "openAtomicWriter";
-    return openWriter(prepareSource(operation, path, options));
+    const prepared = prepareSource(operation, path, options);
+    const { attempt, encode } = prepared;
+    return openWriter({
+      ...prepared,
+      encode: (chunk, index) =>
+        typeof chunk === "string"
+          ? encodeText(chunk, attempt)
+          : encode(chunk, index),
+    });
   });
 }
 
@@ -276,6 +307,12 @@ export function openSnapshot(
   return promised(() => snapshotOf(path, options));
 }
 
+const BYTES = "an ArrayBuffer or a view of one, as a Uint8Array is";
+
+function isPart(value: unknown): boolean {
+  return bytesOf(value) !== undefined;
+}
+
 function prepareWhole(
   operation: string,
   path: string | URL,
@@ -283,11 +320,16 @@ function prepareWhole(
   options: WriteOptions & ProgressOption,
 ): WholeWrite {
   return prepareWrite(operation, "bytesWrite", path, options, () => {
-    if (isBytes(bytes)) return bytes;
+    const found = bytesOf(bytes);
+    if (found !== undefined) return found;
     throw new TypeError(
-      `Bytes must be a Uint8Array, or a source of them: received ${
+      `Bytes must be ${BYTES}, or a source of such: received ${
         describe(bytes)
-      }; text is written with writeTextAtomic`,
+      }; text is written with writeTextAtomic${
+        byteSourceOf(bytes) === undefined
+          ? ""
+          : ", and what comes in parts that have to be waited for with writeBytesAtomic"
+      }`,
     );
   });
 }
@@ -296,7 +338,7 @@ function prepareSource(
   operation: string,
   path: string | URL,
   given: WriteOptions & ProgressOption,
-): SourceWrite<Uint8Array> {
+): SourceWrite<unknown> {
   const { port, attempt, request, options } = prepare(
     operation,
     "bytesWrite",
@@ -304,10 +346,11 @@ function prepareSource(
     given,
   );
   const { onProgress } = options;
-  const encode = (chunk: Uint8Array | typeof END, index: number) => {
+  const encode = (chunk: unknown, index: number) => {
     if (chunk === END) return new Uint8Array();
-    if (isBytes(chunk)) return chunk;
-    throw wrongChunk(index, "a Uint8Array", chunk);
+    const bytes = bytesOf(chunk);
+    if (bytes === undefined) throw wrongChunk(index, BYTES, chunk);
+    return bytes;
   };
   return { port, attempt, request, onProgress, encode };
 }

@@ -41,7 +41,7 @@ import { openFile } from "./_read_file.ts";
 import { currentPort } from "./_runtime/current.ts";
 import type { Port } from "./_runtime/port.ts";
 import type { Sidecar } from "./_sidecar.ts";
-import { isBytes } from "./_source.ts";
+import { type BytesLike, bytesOf } from "./_source.ts";
 import {
   findSidecarOf,
   type VerifiedRequest,
@@ -95,7 +95,7 @@ export interface VerifiedChecksum extends ChecksumInfo {
  *
  * It requires no permissions.
  *
- * @param bytes The bytes.
+ * @param bytes The bytes: an `ArrayBuffer`, or any view of one.
  * @param algorithm How to compute it.
  * @returns The digest in hexadecimal digits.
  * @throws {TypeError} If an argument is malformed.
@@ -110,7 +110,7 @@ export interface VerifiedChecksum extends ChecksumInfo {
  * ```
  */
 export function hashBytes(
-  bytes: Uint8Array,
+  bytes: BytesLike,
   algorithm: ChecksumAlgorithm = "sha256",
 ): Promise<string> {
   return promised(() => Promise.resolve(hashBytesSync(bytes, algorithm)));
@@ -121,7 +121,7 @@ export function hashBytes(
  *
  * It requires no permissions.
  *
- * @param bytes The bytes.
+ * @param bytes The bytes: an `ArrayBuffer`, or any view of one.
  * @param algorithm How to compute it.
  * @returns The digest in hexadecimal digits.
  * @throws {TypeError} If an argument is malformed.
@@ -134,12 +134,15 @@ export function hashBytes(
  * ```
  */
 export function hashBytesSync(
-  bytes: Uint8Array,
+  bytes: BytesLike,
   algorithm: ChecksumAlgorithm = "sha256",
 ): string {
-  if (!isBytes(bytes)) {
+  const found = bytesOf(bytes);
+  if (found === undefined) {
     throw new TypeError(
-      `Bytes must be a Uint8Array: received ${describe(bytes)}`,
+      `Bytes must be an ArrayBuffer or a view of one: received ${
+        describe(bytes)
+      }`,
     );
   }
   if (!Object.hasOwn(DIGITS, algorithm)) {
@@ -149,7 +152,7 @@ export function hashBytesSync(
       }`,
     );
   }
-  return digestOf(currentPort(), algorithm, bytes);
+  return digestOf(currentPort(), algorithm, found);
 }
 
 /**

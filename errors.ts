@@ -26,6 +26,57 @@
  * @module
  */
 
+/**
+ * The codes of this library, and those of the system that are met most. An
+ * {@linkcode AtomicError} may have any other that the system gives.
+ */
+export type AtomicErrorCode =
+  | "BROKEN"
+  | "BUSY"
+  | "CHANGED"
+  | "CHECKSUM_CHANGED"
+  | "CHECKSUM_MISMATCH"
+  | "CHECKSUM_MISSING"
+  | "CLOSED"
+  | "FOREIGN_CHECKSUM"
+  | "HAS_CHECKSUM"
+  | "LOCK_LOST"
+  | "LOCK_TIMEOUT"
+  | "NOT_A_FILE"
+  | "NOT_A_LOCK"
+  | "NOT_JSONL"
+  | "PARSE"
+  | "PENDING"
+  | "PERMISSION_SCOPE"
+  | "REPLACED"
+  | "SAME_FILE"
+  | "SERIALIZATION"
+  | "SHORT_WRITE"
+  | "SUPERSEDED"
+  | "TOO_LARGE"
+  | "TORN"
+  | "UNSUPPORTED_ENVIRONMENT"
+  | "EACCES"
+  | "EBUSY"
+  | "EDQUOT"
+  | "EEXIST"
+  | "EFBIG"
+  | "EILSEQ"
+  | "EIO"
+  | "EISDIR"
+  | "ELOOP"
+  | "EMFILE"
+  | "EMLINK"
+  | "ENAMETOOLONG"
+  | "ENFILE"
+  | "ENOENT"
+  | "ENOSPC"
+  | "ENOTDIR"
+  | "EPERM"
+  | "EROFS"
+  | "ESTALE"
+  | "EXDEV";
+
 /** What an {@linkcode AtomicError} is made from. */
 export interface AtomicErrorOptions {
   /** See {@linkcode AtomicError.code}. */
@@ -51,7 +102,7 @@ export class AtomicError extends Error {
   /** The name of the class. */
   override name = "AtomicError";
   /** A stable string: the errno name (`"EACCES"`) where the system gave one. */
-  readonly code: string;
+  readonly code: AtomicErrorCode | (string & Record<never, never>);
   /** The path that the caller named, made absolute. */
   readonly path: string;
   /** The function that was called, as in `"writeJsonAtomic"`. */

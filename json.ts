@@ -136,6 +136,54 @@ export function writeJsonAtomicSync<T>(
 }
 
 /**
+ * {@linkcode readJson}, where `null` stands for a missing file.
+ *
+ * On Deno it requires `--allow-read` for the file.
+ *
+ * @typeParam T The type the caller knows the value to have. It is not checked.
+ * @param path The file: a path or a `file:` URL.
+ * @param options How to read it.
+ * @returns The value, or `null`.
+ *
+ * @example Usage
+ * ```ts
+ * import { readJson } from "@aj/atomic/json";
+ * import assert from "node:assert/strict";
+ *
+ * const path = `${await Deno.makeTempDir()}/config.json`;
+ * const config = await readJson<{ port: number }>(path, { fallback: null });
+ * assert.equal(config?.port, undefined);
+ * ```
+ */
+export function readJson<T = unknown>(
+  path: string | URL,
+  options: JsonReadOptions & Required<FallbackOption<null>>,
+): Promise<T | null>;
+/**
+ * {@linkcode readJson}, where `undefined` stands for a missing file.
+ *
+ * On Deno it requires `--allow-read` for the file.
+ *
+ * @typeParam T The type the caller knows the value to have. It is not checked.
+ * @param path The file: a path or a `file:` URL.
+ * @param options How to read it.
+ * @returns The value, or `undefined`.
+ *
+ * @example Usage
+ * ```ts
+ * import { readJson } from "@aj/atomic/json";
+ * import assert from "node:assert/strict";
+ *
+ * const path = `${await Deno.makeTempDir()}/config.json`;
+ * const config = await readJson<{ port: number }>(path, { fallback: undefined });
+ * assert.equal(config?.port, undefined);
+ * ```
+ */
+export function readJson<T = unknown>(
+  path: string | URL,
+  options: JsonReadOptions & Required<FallbackOption<undefined>>,
+): Promise<T | undefined>;
+/**
  * Reads a whole file as JSON: one version of it, whatever replaces it
  * meanwhile. A byte order mark is skipped.
  *
@@ -164,13 +212,65 @@ export function writeJsonAtomicSync<T>(
  * assert.equal(port, 8080);
  * ```
  */
-export async function readJson<T = unknown>(
+export function readJson<T = unknown>(
   path: string | URL,
-  options: JsonReadOptions & FallbackOption<T> = {},
-): Promise<T> {
+  options?: JsonReadOptions & FallbackOption<T>,
+): Promise<T>;
+export async function readJson(
+  path: string | URL,
+  options: JsonReadOptions & FallbackOption<unknown> = {},
+): Promise<unknown> {
   return await read(prepareJsonRead("readJson", path, options));
 }
 
+/**
+ * {@linkcode readJsonSync}, where `null` stands for a missing file.
+ *
+ * On Deno it requires `--allow-read` for the file.
+ *
+ * @typeParam T The type the caller knows the value to have. It is not checked.
+ * @param path The file: a path or a `file:` URL.
+ * @param options How to read it.
+ * @returns The value, or `null`.
+ *
+ * @example Usage
+ * ```ts
+ * import { readJsonSync } from "@aj/atomic/json";
+ * import assert from "node:assert/strict";
+ *
+ * const path = `${Deno.makeTempDirSync()}/config.json`;
+ * const config = readJsonSync<{ port: number }>(path, { fallback: null });
+ * assert.equal(config?.port, undefined);
+ * ```
+ */
+export function readJsonSync<T = unknown>(
+  path: string | URL,
+  options: JsonReadOptions & Required<FallbackOption<null>>,
+): T | null;
+/**
+ * {@linkcode readJsonSync}, where `undefined` stands for a missing file.
+ *
+ * On Deno it requires `--allow-read` for the file.
+ *
+ * @typeParam T The type the caller knows the value to have. It is not checked.
+ * @param path The file: a path or a `file:` URL.
+ * @param options How to read it.
+ * @returns The value, or `undefined`.
+ *
+ * @example Usage
+ * ```ts
+ * import { readJsonSync } from "@aj/atomic/json";
+ * import assert from "node:assert/strict";
+ *
+ * const path = `${Deno.makeTempDirSync()}/config.json`;
+ * const config = readJsonSync<{ port: number }>(path, { fallback: undefined });
+ * assert.equal(config?.port, undefined);
+ * ```
+ */
+export function readJsonSync<T = unknown>(
+  path: string | URL,
+  options: JsonReadOptions & Required<FallbackOption<undefined>>,
+): T | undefined;
 /**
  * The synchronous form of {@linkcode readJson}.
  *
@@ -195,8 +295,12 @@ export async function readJson<T = unknown>(
  */
 export function readJsonSync<T = unknown>(
   path: string | URL,
-  options: JsonReadOptions & FallbackOption<T> = {},
-): T {
+  options?: JsonReadOptions & FallbackOption<T>,
+): T;
+export function readJsonSync(
+  path: string | URL,
+  options: JsonReadOptions & FallbackOption<unknown> = {},
+): unknown {
   return readSync(prepareJsonRead("readJsonSync", path, options));
 }
 

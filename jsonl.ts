@@ -47,6 +47,7 @@ import type {
   WriteReceipt,
 } from "./_options.ts";
 import { promised } from "./_promised.ts";
+import { isPlainObject } from "./_plain_object.ts";
 import { isIterable, isSource } from "./_source.ts";
 import { encodeText } from "./_utf8.ts";
 import {
@@ -578,7 +579,7 @@ function encodeLines(
     throw new TypeError(
       `Records to append must come from an array or a generator, for they are written in one piece: received ${
         describe(records)
-      }`,
+      }${hintForRecord(records)}`,
     );
   }
   const { replacer, sortKeys, onLossy } = options;
@@ -616,6 +617,10 @@ function noRecords(records: unknown): TypeError {
   return new TypeError(
     `Records must come from an array, a generator or a stream: received ${
       describe(records)
-    }`,
+    }${hintForRecord(records)}`,
   );
+}
+
+function hintForRecord(value: unknown): string {
+  return isPlainObject(value) ? "; put brackets around one record" : "";
 }

@@ -30,7 +30,7 @@ import { MOST_TEXT_BYTES } from "./_read_file.ts";
 import { decodeText, encodeText } from "./_utf8.ts";
 import { promised } from "./_promised.ts";
 import { type Format, update, updateSync } from "./_update.ts";
-import { isIterable, isSource, wrongChunk } from "./_source.ts";
+import { checkParts, isIterable, isSource, wrongChunk } from "./_source.ts";
 import {
   END,
   prepare,
@@ -66,15 +66,15 @@ export type {
 /**
  * Replaces the content of a file by `text`, or makes the file. Whoever opens it
  * finds the old content or the new, never a part; once the promise has
- * resolved, the new content survives a power cut.
+ * resolved, the new content survives a power cut. A newline is added where the
+ * text ends without one, unless `trailingNewline` is `false`.
  *
  * On Deno it requires `--allow-read` and `--allow-write` for the directory of
  * the file, where the new content is staged.
  *
  * @param path The file: a path or a `file:` URL.
  * @param text The content: a string, or a source of strings, which is taken part
- * by part; the file is replaced once the source has ended. A newline is added
- * where the text ends without one.
+ * by part; the file is replaced once the source has ended.
  * @param options How to write it.
  * @returns What was written, and how durably.
  * @throws {TypeError} If an argument or an option is malformed, or the source
@@ -110,7 +110,7 @@ export function writeTextAtomic(
   const operation = "writeTextAtomic";
   return promised(() =>
     isSource(text)
-      ? writeFrom(text, prepareSource(operation, path, options))
+      ? writeFrom(text, prepareSource(operation, path, text, options))
       : write(prepareWhole(operation, path, text, options))
   );
 }
@@ -143,7 +143,7 @@ export function writeTextAtomicSync(
 ): WriteReceipt {
   const operation = "writeTextAtomicSync";
   return isIterable(text)
-    ? writeFromSync(text, prepareSource(operation, path, options))
+    ? writeFromSync(text, prepareSource(operation, path, text, options))
     : writeSync(prepareWhole(operation, path, text, options));
 }
 
@@ -210,7 +210,7 @@ export function readTextSync<F = string>(
 
 /**
  * Changes the text of a file under its lock: reads it, calls `update` with it
- * and writes what that returns, so that no change of anybody who does the same
+ * and writes what that returns, without a newline of its own, so that no change of anybody who does the same
  * is lost, in other tasks, threads or processes. If the function throws, nothing
  * is written; if it returns what the file holds already, that is synced as
  * `durability` says, and not written again.
@@ -319,7 +319,9 @@ function textFormat(operation: string): Format<string, TextUpdateOptions> {
     operation,
     kind: "textUpdate",
     decode: (bytes, _options, attempt) => decodeText(bytes, attempt),
-    encode: encodeWhole,
+    // What was read would be another text than what is written.
+    encode: (text, { trailingNewline = false }, attempt) =>
+      encodeWhole(text, { trailingNewline }, attempt),
   };
 }
 
@@ -356,6 +358,7 @@ function encodeWhole(
 function prepareSource(
   operation: string,
   path: string | URL,
+  source: unknown,
   given: TextWriteOptions & ProgressOption,
 ): SourceWrite<string> {
   const { port, attempt, request, options } = prepare(
@@ -364,6 +367,7 @@ function prepareSource(
     path,
     given,
   );
+  checkParts(source, (part) => typeof part === "string", "a string");
   const { trailingNewline = true, onProgress } = options;
   /** The first half of a character whose second is in the next chunk. */
   let half = "";

@@ -75,7 +75,7 @@ for (const form of FORMS) {
         const [options, message] of [
           [
             { durabilty: "none" },
-            /^Unknown option "durabilty": the options here are durability, mode/,
+            /^Unknown option "durabilty": did you mean "durability"\?; the options here are durability, mode/,
           ],
           [
             { durability: "fast" },
@@ -104,7 +104,16 @@ for (const form of FORMS) {
             /^Option "signal" must be an AbortSignal: received an instance of Object/,
           ],
           [{ trailingNewline: 0 }, /"trailingNewline"/],
-          [{ indent: 2 }, /^Unknown option "indent"/],
+          [{ indent: 2 }, /^Unknown option "indent": the options here/],
+          [{ MODE: 0o600 }, /^Unknown option "MODE": did you mean "mode"\?/],
+          [{ fsync: false }, /"fsync": use durability: "full"/],
+          [{ chown: 0 }, /"chown": use owner: { uid, gid }; the options/],
+          [{ encoding: "utf8" }, /"encoding": text is always UTF-8/],
+          [{ flag: "a" }, /"flag": .*appendJsonl appends/],
+          // Of a text there is no indent.
+          [{ spaces: 2 }, /"spaces": the options here/],
+          [() => {}, /received a function; no callback is called/],
+          ["utf8", /received the string "utf8"; text is always UTF-8/],
           [{ maxBytes: 2 }, /^Unknown option "maxBytes"/],
           [
             "fast",
@@ -138,6 +147,7 @@ for (const form of FORMS) {
             { indent: "--" },
             /"indent" must be an integer from 0 to 10, or a string of at most 10 white-space/,
           ],
+          [{ spaces: 2 }, /"spaces": use indent; the options here/],
           [{ replacer: {} }, /"replacer"/],
           [{ replacer: [true] }, /"replacer"/],
           [{ replacer: [, "a"] }, /"replacer"/],
@@ -156,6 +166,7 @@ for (const form of FORMS) {
           [{ maxBytes: -1 }, /"maxBytes"/],
           [{ reviver: 1 }, /"reviver" must be a function/],
           [{ durability: "full" }, /^Unknown option "durability"/],
+          ["utf-8", /received the string "utf-8"; text is always UTF-8/],
         ] as const
       ) {
         const error = await rejection(
@@ -187,16 +198,17 @@ for (const form of FORMS) {
           [
             "writeBytes",
             "text",
-            /^Bytes must be a Uint8Array, or a source of them: received the string "text"; text is written with writeTextAtomic/,
+            /^Bytes must be an ArrayBuffer or a view of one, as a Uint8Array is, or a source of such: received the string "text"; text is written with writeTextAtomic$/,
           ],
-          ["writeBytes", new ArrayBuffer(1), /an instance of ArrayBuffer/],
-          ["writeBytes", new Uint16Array(1), /an instance of Uint16Array/],
           [
             "writeBytes",
             { [Symbol.toStringTag]: "Uint8Array" },
             /an instance of Object/,
           ],
           ["writeBytes", detached(), /an instance of Uint8Array/],
+          // Before the directory is made.
+          ["writeBytes", [new Uint8Array(1), 2], /Chunk 1 .* the number 2/],
+          ["writeText", ["one", , "two"], /Chunk 1 .* received undefined/],
         ] as const
       ) {
         const port = new FaultPort();
@@ -204,10 +216,82 @@ for (const form of FORMS) {
           port,
           () => rejection(unchecked(form, name)(path, value)),
         );
-        assert.ok(error instanceof TypeError);
+        assert.ok(error instanceof TypeError, String(error));
         assert.match(error.message, message);
         assert.deepEqual(port.calls, []);
       }
+      assert.equal(readFileSync(path, "utf8"), "old");
+      assert.deepEqual(readdirSync(directory), ["f"]);
+    }));
+
+  test(`${form.name}: an ArrayBuffer, and every view of one, are bytes, whole and in a source`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      const { buffer } = Uint8Array.of(0, 1, 2, 3, 4, 5, 6, 7, 8, 9);
+      const resizable = new ArrayBuffer(3, { maxByteLength: 9 });
+      new Uint8Array(resizable).set([7, 8, 9]);
+      for (
+        const [bytes, expected] of [
+          [buffer, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]],
+          [new DataView(buffer, 2, 3), [2, 3, 4]],
+          [new Uint16Array(buffer, 4, 2), [4, 5, 6, 7]],
+          [new Uint8Array(buffer, 9), [9]],
+          [resizable, [7, 8, 9]],
+          [new ArrayBuffer(0), []],
+        ] as const
+      ) {
+        const { bytes: count } = await form.writeBytes(path, bytes);
+        assert.equal(count, expected.length);
+        assert.deepEqual([...await form.readBytes(path)], expected);
+        await form.writeBytes(path, [bytes, bytes]);
+        assert.deepEqual(
+          [...await form.readBytes(path)],
+          [...expected, ...expected],
+        );
+        assert.equal(
+          await form.hashBytes(bytes),
+          await form.hashBytes(Uint8Array.from(expected)),
+        );
+      }
+    }));
+
+  test(`${form.name}: the bytes of a file have no room behind them`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      for (const length of [0, 1, 1000, 70_000]) {
+        writeFileSync(path, new Uint8Array(length));
+        const { buffer } = await form.readBytes(path);
+        assert.equal(buffer.byteLength, length);
+      }
+      const { buffer, length } = await form.readBytes("/proc/self/status");
+      assert.equal(buffer.byteLength, length);
+    }));
+
+  test(`${form.name}: one record that is no list is an error that says what to do`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      const port = new FaultPort();
+      const error = await onPort(
+        port,
+        () => rejection(unchecked(form, "append")(path, { id: 1 })),
+      );
+      assert.ok(error instanceof TypeError);
+      assert.match(error.message, /put brackets around one record/);
+      assert.deepEqual(port.calls, []);
+    }));
+
+  test(`${form.name}: an update whose function returns nothing says to return the new content, and changes nothing`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      writeFileSync(path, "old");
+      const error = await rejection(
+        unchecked(form, "updateText")(path, () => {}),
+      );
+      assert.ok(error instanceof TypeError);
+      assert.match(
+        error.message,
+        /must return the new content: received undef/,
+      );
       assert.equal(readFileSync(path, "utf8"), "old");
       assert.deepEqual(readdirSync(directory), ["f"]);
     }));

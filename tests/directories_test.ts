@@ -237,9 +237,19 @@ test("a writer into a directory that another one is making does not rely on that
         }
         isFirstSync = false;
         // The directory exists, and its maker waits for a slow disk.
-        second = writeTextAtomic(join(made, "second"), "2");
-        const slow = new Promise((resolve) => setTimeout(resolve, 20));
-        return { result: slow };
+        let isAtItsOwn = false;
+        port.intercept(({ name, args: [path] }) => {
+          if (name === "open" && path === directory) isAtItsOwn = true;
+          return undefined;
+        });
+        second = writeTextAtomic(join(made, "second"), "2")
+          .finally(() => isAtItsOwn = true);
+        const slow = async () => {
+          while (!isAtItsOwn) {
+            await new Promise((resolve) => setTimeout(resolve, 1));
+          }
+        };
+        return { result: slow() };
       });
       await writeTextAtomic(join(made, "first"), "1");
       await second;

@@ -3,6 +3,7 @@ import { execFileSync } from "node:child_process";
 import {
   existsSync,
   mkdirSync,
+  readdirSync,
   readFileSync,
   symlinkSync,
   writeFileSync,
@@ -475,3 +476,21 @@ test("a repair whose sync fails says what it has done", () =>
     assert.ok(error instanceof DurabilityError);
     assert.match(error.message, /it is repaired, but fsync failed/);
   }));
+
+test("each code that this library gives of its own is one that an editor offers", () => {
+  // Of the compiled tests the types are here too.
+  const offered = readFileSync("errors.ts", "utf8")
+    .match(/type AtomicErrorCode =[^;]*;/)?.[0] ?? "";
+  const given = readdirSync(".")
+    .filter((name) => name.endsWith(".ts"))
+    .flatMap((name) => [
+      ...readFileSync(name, "utf8").matchAll(/Refusal\(\s*("[A-Z_]+")/g),
+    ])
+    .map(([, code = ""]) => code);
+  assert.ok(given.length > 40);
+  // Caught before a caller sees it.
+  const missing = given.filter((code) =>
+    code !== '"PROBE"' && !offered.includes(code)
+  );
+  assert.deepEqual(missing, []);
+});

@@ -492,7 +492,7 @@ test("a chunk that failed is told before a lock that was not to be had", () =>
           onPort(new FaultPort(), async () => {
             const lock = { timeoutMs: 5 };
             const writer = await openAtomicWriter(path, { lock });
-            const chunk = writer.write("no bytes" as unknown as Uint8Array);
+            const chunk = writer.write(5 as unknown as Uint8Array);
             chunk.catch(() => {});
             await assert.rejects(writer.commit(), TypeError);
           })),

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import {
+  existsSync,
   mkdirSync,
   readFileSync,
   renameSync,
@@ -697,10 +698,13 @@ test("a sync of a directory does not count for what came before one that failed"
       if (name !== "fsync" || path !== directory || !isFirst) return undefined;
       isFirst = false;
       const failure = Object.assign(new Error("EIO"), { code: "EIO" });
-      const late = new Promise((_, reject) => {
-        setTimeout(() => reject(failure), 20);
-      });
-      return { result: late };
+      const fail = async () => {
+        while (!["f", "g"].every((name) => existsSync(join(directory, name)))) {
+          await new Promise((resolve) => setTimeout(resolve, 1));
+        }
+        throw failure;
+      };
+      return { result: fail() };
     });
     await onPort(port, async () => {
       const errors = await Promise.all(

@@ -3,6 +3,7 @@ import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import {
+  AtomicError,
   type AtomicWriter,
   openAtomicWriter,
   openSnapshot,
@@ -127,7 +128,7 @@ test("a source that throws, or yields what is no chunk, leaves the file and no t
       assert.ok(wrong instanceof TypeError);
       assert.match(
         wrong.message,
-        /^Chunk 1 of the source must be a Uint8Array: received the string "text"/,
+        /^Chunk 1 of the source must be an ArrayBuffer or a view of one, as a Uint8Array is: received the string "text"/,
       );
       assert.throws(
         () => writeBytesAtomicSync(path, failing(() => 5)),
@@ -252,8 +253,68 @@ test("a writer puts its chunks into place at the commit, which may be asked for 
     assert.equal(await writer.commit(), receipt);
     await writer.abort();
     await writer[Symbol.asyncDispose]();
-    assert.match(String(await rejection(writer.write(chunk))), /committed/);
+    const closed = await rejection(writer.write(chunk));
+    assert.ok(closed instanceof AtomicError);
+    assert.equal(closed.code, "CLOSED");
+    assert.match(closed.message, /the writer is committed/);
     assert.equal(readFileSync(path, "utf8"), "abcd");
+  }));
+
+test("a writer takes text as UTF-8 beside bytes of any kind, also through its stream", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const writer = await openAtomicWriter(path);
+    await writer.write("ä");
+    await writer.write(new DataView(encode("b").buffer));
+    await writer.write("😀");
+    await writer.commit();
+    assert.equal(readFileSync(path, "utf8"), "äb😀");
+    const piped = await openAtomicWriter(path);
+    await sourcesOf(["one", "two"]).stream.pipeTo(piped.writable);
+    assert.equal(readFileSync(path, "utf8"), "onetwo");
+    const torn = await openAtomicWriter(path);
+    await assert.rejects(torn.write("\ud83d"), /lone surrogate/);
+    assert.deepEqual(leftovers(directory), []);
+  }));
+
+test("a Blob, and the body of a Response, are written as they come", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const long = "x".repeat(300_000);
+    for (
+      const [bytes, expected] of [
+        [new Blob(["one", long]), `one${long}`],
+        [new Blob([]), ""],
+        [new Response(long), long],
+        [new Response(null), ""],
+        [
+          new Request("http://127.0.0.1", { method: "POST", body: "asked" }),
+          "asked",
+        ],
+      ] as const
+    ) {
+      const receipt = await writeBytesAtomic(path, bytes);
+      assert.equal(receipt.bytes, expected.length);
+      assert.equal(readFileSync(path, "utf8"), expected);
+    }
+    const used = new Response("used");
+    await used.text();
+    const locked = new Response("locked");
+    locked.body?.getReader();
+    const missing = join(directory, "new", "f");
+    for (const response of [used, locked]) {
+      const error = await rejection(writeBytesAtomic(missing, response));
+      assert.ok(error instanceof TypeError);
+      assert.match(error.message, /The body of .* is read already/);
+    }
+    const write = writeBytesAtomicSync as (
+      path: string,
+      bytes: unknown,
+    ) => unknown;
+    for (const bytes of [new Blob(["a"]), new Response("a")]) {
+      assert.throws(() => write(missing, bytes), /with writeBytesAtomic$/);
+    }
+    assert.deepEqual(readdirSync(directory), ["f"]);
   }));
 
 test("a writer that is aborted, disposed of, or whose signal is aborted leaves the file", () =>
@@ -267,7 +328,7 @@ test("a writer that is aborted, disposed of, or whose signal is aborted leaves t
         (writer) => writer.abort("mine"),
         (writer) => writer[Symbol.asyncDispose](),
         () => controller.abort("signal"),
-        (writer) => rejection(writer.write("text" as never)),
+        (writer) => rejection(writer.write(5 as never)),
       ];
       for (const end of ends) {
         const writer = await openAtomicWriter(path, {

@@ -70,6 +70,19 @@ function renamesTo(port: FaultPort, path: string): boolean {
 }
 
 for (const form of FORMS) {
+  test(`${form.name}: an update of text writes what the function returns, with a newline only where it is asked for`, () =>
+    inScratch(async (directory) => {
+      const path = join(directory, "f");
+      const add = (text: string) => `${text}x`;
+      const options = { initial: "" };
+      await form.updateText(path, add, options);
+      assert.equal(readFileSync(path, "utf8"), "x");
+      await form.updateText(path, add, { ...options, trailingNewline: true });
+      assert.equal(readFileSync(path, "utf8"), "xx\n");
+      const { changed } = await form.updateText(path, (text) => text, options);
+      assert.equal(changed, false);
+    }));
+
   test(`${form.name}: an update gets what is there, or initial, and tells what it has written`, () =>
     inScratch(async (directory) => {
       const path = join(directory, "count.json");

@@ -97,6 +97,8 @@ export interface Prepared<T> {
   readonly attempt: Attempt;
   readonly request: LockableRequest;
   readonly perform: EndOfFile<T>;
+  /** What is told of a file that is missing, where that is no error. */
+  readonly ifMissing?: () => T;
 }
 
 /** Records as lines. */
@@ -135,12 +137,25 @@ export function prepareRepair(
   const { port } = prepared;
   const attempt: Attempt = { ...prepared.attempt, access: "repair" };
   const request = { ...prepared.request, parents: false };
-  return { port, attempt, request, perform: repairEnd };
+  const ifMissing = () => missingReport(attempt.path);
+  return { port, attempt, request, perform: repairEnd, ifMissing };
+}
+
+/** Of a program's first start, which is no other than the next ones. */
+function missingReport(path: string): RepairReport {
+  return {
+    path,
+    missing: true,
+    offset: 0,
+    completed: false,
+    cutBytes: 0,
+    cut: new Uint8Array(),
+  };
 }
 
 /** Does it under the lock, and when its turn has come. */
 export async function atEnd<T>(
-  { port, attempt, request, perform }: Prepared<T>,
+  { port, attempt, request, perform, ifMissing }: Prepared<T>,
 ): Promise<T> {
   try {
     const locked = lockedUnlessForbidden(port, request);
@@ -162,13 +177,16 @@ export async function atEnd<T>(
       );
     });
   } catch (error) {
+    if (ifMissing !== undefined && failedWith(error, "ENOENT")) {
+      return ifMissing();
+    }
     throw explain(port, attempt, error);
   }
 }
 
 /** The same, blocking. */
 export function atEndSync<T>(
-  { port, attempt, request, perform }: Prepared<T>,
+  { port, attempt, request, perform, ifMissing }: Prepared<T>,
 ): T {
   try {
     const locked = lockedUnlessForbidden(port, request);
@@ -178,6 +196,9 @@ export function atEndSync<T>(
       return runSync(port, perform(port, found, () => {}));
     });
   } catch (error) {
+    if (ifMissing !== undefined && failedWith(error, "ENOENT")) {
+      return ifMissing();
+    }
     throw explain(port, attempt, error);
   }
 }
@@ -322,7 +343,7 @@ function* repairEnd(
   checkTurn: () => void,
 ): Protocol<RepairReport> {
   const target = yield* resolveTarget(port, request);
-  if (target.absent) throw new Refusal("ENOENT", "it does not exist");
+  if (target.absent) return missingReport(target.path);
   yield* refuseChecksum(port, request, target);
   return yield* withEnd(port, request, target, function* (end, progress) {
     const { file, path, size } = end;
@@ -330,6 +351,7 @@ function* repairEnd(
     const { kind, offset, end: whole } = tail;
     const report = {
       path,
+      missing: false,
       offset,
       completed: kind !== "ended" && whole > offset,
       cutBytes: size - whole,

@@ -36,8 +36,8 @@ export class TornLine extends Refusal {
 
 const NEWLINE = 0x0a;
 const CHUNK_BYTES = 64 * 1024;
-/** A longer line without its newline is not looked at as a whole. */
-const LONGEST_LINE = 64 * 1024 * 1024;
+/** A longer line is not taken into memory as a whole: of it only the brackets and the quotes are looked at. */
+const LONGEST_TEXT = 64 * 1024 * 1024;
 
 /** Looks at the end of a file of `size` bytes. */
 export function* inspectTail(
@@ -52,7 +52,7 @@ export function* inspectTail(
   yield* call("read", file, last, size - 1);
   if (last[0] === NEWLINE) return ended;
   const offset = yield* lineStart(file, size, signal);
-  const whole = yield* wholeRecord(file, offset, size);
+  const whole = yield* wholeRecord(file, offset, size, signal);
   if (whole === undefined) return ended;
   const end = offset + whole;
   return { kind: end === size ? "whole" : "torn", offset, end };
@@ -97,6 +97,7 @@ function* wholeRecord(
   file: OpenFile,
   offset: number,
   size: number,
+  signal: AbortSignal | undefined,
 ): Protocol<number | undefined> {
   const length = size - offset;
   // Cheap: zeros, as a crash may leave many, are told by the first.
@@ -106,12 +107,7 @@ function* wholeRecord(
   if (text === "" && !isPart) return undefined;
   const isBlank = isPart && /^[ \t\r]*$/.test(text ?? "-");
   if (!isBlank && !/^[ \t\r]*[[{"]/.test(text ?? "")) return 0;
-  if (length > LONGEST_LINE) {
-    throw new Refusal(
-      "TOO_LARGE",
-      `its last line, from byte ${offset} on, has no newline, and with ${length} bytes is too long to tell whether it is whole: write the file anew with writeJsonlAtomic`,
-    );
-  }
+  if (length > LONGEST_TEXT) return yield* scanned(file, offset, size, signal);
   const all = yield* readAt(file, new Uint8Array(length), offset);
   const bytes = all.subarray(0, all.findLastIndex((byte) => byte !== 0) + 1);
   const line = textOf(bytes, offset, false);
@@ -121,6 +117,96 @@ function* wholeRecord(
     return bytes.length;
   } catch {
     return 0;
+  }
+}
+
+/** The same of a line that is too long to be parsed. A record that was cut off is told all the same: its brackets, or its quotes, are open. */
+function* scanned(
+  file: OpenFile,
+  offset: number,
+  size: number,
+  signal: AbortSignal | undefined,
+): Protocol<number> {
+  const scan = new RecordScan();
+  const chunk = new Uint8Array(CHUNK_BYTES);
+  for (let position = offset; position < size;) {
+    signal?.throwIfAborted();
+    const rest = chunk.subarray(0, size - position);
+    const bytes = yield* readAt(file, rest, position);
+    if (bytes.length === 0 || !scan.take(bytes)) return 0;
+    position += bytes.length;
+  }
+  return scan.end ?? 0;
+}
+
+const QUOTE = 0x22;
+const BACKSLASH = 0x5c;
+
+function isSpace(byte: number): boolean {
+  return byte === 0x20 || byte === 0x09 || byte === 0x0d;
+}
+
+/** How much deeper it is behind a byte that is in no string. */
+function depthOf(byte: number): number {
+  if (byte === 0x5b || byte === 0x7b) return 1;
+  return byte === 0x5d || byte === 0x7d ? -1 : 0;
+}
+
+/** Looks for the end of the object, the array or the string that a line begins with, and for zeros behind it. */
+export class RecordScan {
+  readonly #decoder = new TextDecoder("utf-8", { fatal: true });
+  #isBegun = false;
+  #depth = 0;
+  #isInString = false;
+  #isEscaped = false;
+  #position = 0;
+  #end: number | undefined;
+  #hasZeros = false;
+
+  /** Where the record ends, with the spaces behind it; `undefined` before its end. */
+  get end(): number | undefined {
+    return this.#end;
+  }
+
+  /** Takes a part of the line; whether it may be one of a record. */
+  take(bytes: OwnBytes): boolean {
+    try {
+      this.#decoder.decode(bytes, { stream: true });
+    } catch {
+      return false;
+    }
+    for (const byte of bytes) {
+      this.#position++;
+      const isPart = this.#end === undefined
+        ? this.#takeInside(byte)
+        : this.#takeBehind(byte);
+      if (!isPart) return false;
+    }
+    return true;
+  }
+
+  #takeBehind(byte: number): boolean {
+    if (byte === 0) this.#hasZeros = true;
+    else this.#end = this.#position;
+    return byte === 0 || (isSpace(byte) && !this.#hasZeros);
+  }
+
+  #takeInside(byte: number): boolean {
+    if (this.#isEscaped) {
+      this.#isEscaped = false;
+    } else if (this.#isInString) {
+      if (byte === BACKSLASH) this.#isEscaped = true;
+      if (byte === QUOTE) this.#isInString = false;
+    } else if (byte === QUOTE) {
+      this.#isInString = true;
+    } else {
+      this.#depth += depthOf(byte);
+    }
+    const isOpen = this.#depth > 0 || this.#isInString;
+    // Before it there may be spaces, and a byte order mark.
+    if (isOpen) this.#isBegun = true;
+    else if (this.#isBegun) this.#end = this.#position;
+    return byte !== 0;
   }
 }
 

@@ -571,6 +571,8 @@ export interface CompactReceipt extends WriteReceipt {
 export interface RepairReport {
   /** The file: absolute, symbolic links resolved. */
   readonly path: string;
+  /** Whether there is no file, and so nothing to repair. */
+  readonly missing: boolean;
   /** Where the last line begins that ended in no newline; the size of a file that has none. */
   readonly offset: number;
   /** Whether that line was whole, but for zeros, and was given its newline. */

@@ -446,7 +446,7 @@ export function compactJsonlSync<T = unknown>(
  * is the beginning of a record, or what a crash may leave in its place: of a
  * number or a word the rest may be missing. Text that is no beginning of a record
  * is not cut: the file is none of JSON lines (`"NOT_JSONL"`). A file that ends in
- * a newline is left alone.
+ * a newline is left alone, and one that is missing is told as `missing`.
  *
  * The end is all that is looked at: a broken line in the middle stays, and
  * `readJsonl` tells of it.
@@ -458,7 +458,6 @@ export function compactJsonlSync<T = unknown>(
  * @param options How to repair it.
  * @returns What it found, and did.
  * @throws {TypeError} If an argument or an option is malformed.
- * @throws {NotFoundError} If the file does not exist.
  * @throws {LockTimeoutError} If its lock was not to be had in time.
  * @throws {AtomicError} If anything else fails: `"NOT_JSONL"` where its last line
  *   is no beginning of a record.

@@ -44,6 +44,7 @@ import {
 import { acquireLock, isLocked, withLock } from "../lock.ts";
 import { moveAtomic } from "../move.ts";
 import { writeTextAtomicSync } from "../text.ts";
+import { RecordScan } from "../_jsonl_tail.ts";
 import { FaultPort, onPort, PowerCut } from "./fault_port.ts";
 import { rejection } from "./rejection.ts";
 import { inScratch } from "./scratch.ts";
@@ -352,6 +353,7 @@ for (const { name, append, repair } of FORMS) {
       const report = await onPort(port, () => repair(path));
       assert.deepEqual(report, {
         path,
+        missing: false,
         offset: 9,
         completed: false,
         cutBytes: 0,
@@ -374,11 +376,22 @@ for (const { name, append, repair } of FORMS) {
       const calls = callsOn(port, path);
       assert.ok(calls.lastIndexOf("fsync") > calls.indexOf("truncate"));
       assert.deepEqual(readdirSync(directory), ["f"]);
-      const error = await rejection(repair(join(directory, "none")));
-      assert.ok(error instanceof NotFoundError);
-      assert.match(error.message, /^Cannot repair ".*none"/);
-      const nowhere = join(directory, "no", "f");
-      assert.ok(await rejection(repair(nowhere)) instanceof NotFoundError);
+    }));
+
+  test(`${name}: a repair of a missing file says that it is missing, and makes nothing`, () =>
+    inScratch(async (directory) => {
+      for (const names of [["none"], ["no", "f"]]) {
+        const path = join(directory, ...names);
+        assert.deepEqual(await repair(path), {
+          path,
+          missing: true,
+          offset: 0,
+          completed: false,
+          cutBytes: 0,
+          cut: new Uint8Array(),
+        });
+      }
+      assert.deepEqual(readdirSync(directory), []);
     }));
 
   test(`${name}: the end of a large file is found in bounded memory, however long its last line`, () =>
@@ -403,12 +416,6 @@ for (const { name, append, repair } of FORMS) {
         if (name !== "read" || !(into instanceof Uint8Array)) continue;
         assert.ok(into.length <= 65536);
       }
-      truncateSync(path, 80 * 1024 * 1024);
-      const file = readFileSync(path);
-      file[2] = 0x5b;
-      writeFileSync(path, file);
-      const large = await rejection(append(path, [2]));
-      assert.ok(large instanceof AtomicError && large.code === "TOO_LARGE");
     }));
 
   for (const syscall of ["write", "fsync"] as const) {
@@ -922,3 +929,62 @@ test("withDefaults binds appends and repairs", () =>
     const line = '{"a":2,"b":1}\n';
     assert.equal(text(path), `{"a":1}\n${line}${line}`);
   }));
+
+test("a last line that is too long to be parsed is appended to, completed or cut", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const long = "x".repeat(65 * 1024 * 1024);
+    writeFileSync(path, `1\n["${long}"]`);
+    const whole = statSync(path).size;
+    truncateSync(path, whole + 100);
+    const { completed, cutBytes } = await repairJsonl(path);
+    assert.ok(completed);
+    assert.equal(cutBytes, 100);
+    truncateSync(path, whole);
+    const { offset } = await appendJsonl(path, [2]);
+    assert.equal(offset, whole + 1);
+    truncateSync(path, whole - 1);
+    const error = await rejection(appendJsonl(path, [2]));
+    assert.ok(error instanceof TornLineError && error.byteOffset === 2);
+    await repairJsonl(path);
+    assert.equal(text(path), "1\n");
+  }));
+
+test("the end of a record is found without parsing it, however it comes in parts", () => {
+  const records = [
+    '{"a":["\\"",{"b":[]}],"ä":"\\\\"}',
+    " \t[1, [2], {}] \r",
+    '"a \\"string\\" with ]} 😀"',
+    '\ufeff{"a":1}',
+  ];
+  const endOf = (bytes: Uint8Array<ArrayBuffer>, size: number) => {
+    const scan = new RecordScan();
+    for (let start = 0; start < bytes.length; start += size) {
+      if (!scan.take(bytes.slice(start, start + size))) return "none";
+    }
+    return scan.end;
+  };
+  for (const record of records) {
+    const bytes = new TextEncoder().encode(record);
+    const behind = record.length - record.trimEnd().length;
+    for (const size of [1, 3, bytes.length]) {
+      assert.equal(endOf(bytes, size), bytes.length, record);
+      for (let end = 0; end < bytes.length - behind; end++) {
+        const found = endOf(bytes.slice(0, end), size);
+        assert.equal(found, undefined, `${record} to ${end}`);
+      }
+      const zeros = Uint8Array.from([...bytes, 0, 0, 0]);
+      assert.equal(endOf(zeros, size), bytes.length);
+      for (const other of [[0, 0x20], [0x78], [0x20, 0x78]]) {
+        assert.equal(
+          endOf(Uint8Array.from([...bytes, ...other]), size),
+          "none",
+        );
+      }
+    }
+  }
+  // No UTF-8, and a zero inside.
+  for (const other of [[0x5b, 0x22, 0xff], [0x5b, 0x31, 0x00]]) {
+    assert.equal(endOf(Uint8Array.from(other), 1), "none");
+  }
+});

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { whenAborted } from "./_abort.ts";
 import { explain } from "./_failure.ts";
 import type { WriteReceipt } from "./_options.ts";
 import { Refusal } from "./_protocol.ts";
@@ -58,10 +59,17 @@ class Writer implements AtomicWriter {
   #receipt: Promise<WriteReceipt> | undefined;
   /** Why nothing more can be written, once that is so. */
   #end: { readonly reason: unknown } | undefined;
+  /** For the signal. */
+  readonly #stopWaiting: () => void;
 
   constructor(prepared: SourceWrite<unknown>, write: StreamWrite) {
     this.#prepared = prepared;
     this.#write = write;
+    this.#stopWaiting = whenAborted(prepared.request.signal, () => {
+      // It may have nothing to do by then, and would keep its temporary file.
+      if (this.#receipt !== undefined) return;
+      this.abort(prepared.request.signal?.reason).catch(() => {});
+    });
     this.#progress = new ProgressCount(prepared.onProgress);
     this.writable = new WritableStream({
       write: (chunk) => this.write(chunk),
@@ -94,7 +102,7 @@ class Writer implements AtomicWriter {
     this.#throwIfEnded();
     const appended = this.#inTurn(() => {
       this.#throwIfEnded();
-      this.#end = { reason: this.#closed("is committed") };
+      this.#finish(this.#closed("is committed"));
       this.#progress.tell(this.#write.bytes);
       return Promise.resolve();
     });
@@ -124,7 +132,7 @@ class Writer implements AtomicWriter {
   abort(reason?: unknown): Promise<void> {
     return this.#inTurn(async () => {
       if (this.#end !== undefined) return;
-      this.#end = { reason: reason ?? this.#closed("was aborted") };
+      this.#finish(reason ?? this.#closed("was aborted"));
       const failure = await this.#write.discard(reason);
       if (failure !== undefined) throw this.#explained(failure);
     });
@@ -140,6 +148,11 @@ class Writer implements AtomicWriter {
     return result;
   }
 
+  #finish(reason: unknown): void {
+    this.#end = { reason };
+    this.#stopWaiting();
+  }
+
   #throwIfEnded(): void {
     if (this.#end !== undefined) throw this.#end.reason;
   }
@@ -147,7 +160,7 @@ class Writer implements AtomicWriter {
   async #fail(error: unknown): Promise<unknown> {
     await this.#write.discard(error);
     const reason = this.#explained(error);
-    this.#end = { reason };
+    this.#finish(reason);
     return reason;
   }
 

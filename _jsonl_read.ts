@@ -14,6 +14,7 @@ import {
   type JsonlReadOptions,
 } from "./_options.ts";
 import { absolutePath } from "./_path.ts";
+import { unlessAborted } from "./_abort.ts";
 import { blockingCall, call, failedWith, type Protocol } from "./_protocol.ts";
 import { currentPort } from "./_runtime/current.ts";
 import type { OpenFile, Port } from "./_runtime/port.ts";
@@ -75,12 +76,16 @@ export async function* readLines<T>(
   };
   let opened: OpenedToRead;
   try {
-    opened = await runAsync(port, openVerified(port, attempt.path, request));
+    opened = await unlessAborted(
+      runAsync(port, openVerified(port, attempt.path, request)),
+      request.signal,
+    );
   } catch (error) {
     yield* fallBack(read, error);
     return;
   }
   const { file, sidecar } = opened;
+  let reading: Promise<number> | undefined;
   try {
     const parser = new LineParser<T>(attempt, options);
     const verifier = new Verifier(port, sidecar);
@@ -88,7 +93,9 @@ export async function* readLines<T>(
     for (;;) {
       request.signal?.throwIfAborted();
       // In sequence: a pipe has no positions.
-      const length = await run(blockingCall("read", file, chunk));
+      reading = run(blockingCall("read", file, chunk));
+      const length = await unlessAborted(reading, request.signal);
+      reading = undefined;
       if (length === 0) break;
       const piece = chunk.subarray(0, length);
       verifier.take(piece);
@@ -97,7 +104,11 @@ export async function* readLines<T>(
     endVerified(read, verifier);
     yield* parser.end();
   } finally {
-    await run(call("close", file));
+    const close = () => run(call("close", file));
+    // One that was left, and may never end, still has the descriptor.
+    const isLeft = reading !== undefined && request.signal?.aborted;
+    if (isLeft) reading?.then(close, close).catch(() => {});
+    else await close();
   }
 }
 

@@ -6,6 +6,7 @@
  * @module
  */
 
+import { whenAborted } from "./_abort.ts";
 import type { Port } from "./_runtime/port.ts";
 
 const MOST_LOCKS = 256;
@@ -65,10 +66,10 @@ class Permits {
     const leave = () => {
       this.#waiting.delete(enter);
       clearTimeout(timer);
-      signal?.removeEventListener("abort", abort);
+      stopWaiting();
       this.#watch();
     };
-    signal?.addEventListener("abort", abort, { once: true });
+    const stopWaiting = whenAborted(signal, abort);
     this.#waiting.add(enter);
     this.#watch();
     return promise;

@@ -5,6 +5,7 @@
  * @module
  */
 
+import { whenAborted } from "./_abort.ts";
 import type { Attempt } from "./_failure.ts";
 import type { Port } from "./_runtime/port.ts";
 
@@ -89,13 +90,13 @@ export async function turn(
     mine.end(false);
     reject(signal?.reason);
   };
-  signal?.addEventListener("abort", onAbort, { once: true });
+  const stopWaiting = whenAborted(signal, onAbort);
   wait(timeoutMs);
   try {
     return await promise;
   } finally {
     clearTimeout(timer);
-    signal?.removeEventListener("abort", onAbort);
+    stopWaiting();
   }
 }
 

@@ -21,9 +21,10 @@
  * @module
  */
 
+import { whenAborted } from "./_abort.ts";
 import type { Company, StagedWrite } from "./_core.ts";
 import type { Durability, WriteReceipt } from "./_options.ts";
-import { unlessAborted } from "./_promised.ts";
+import { unlessAborted } from "./_abort.ts";
 import { failedWith, Refusal, SystemCallError } from "./_protocol.ts";
 import type { Port } from "./_runtime/port.ts";
 
@@ -341,8 +342,10 @@ class Entry {
   readonly #reject: (error: unknown) => void;
   readonly #onAbort = (): void => {
     this.reject(this.write.signal?.reason);
-    this.#line.forget(this);
+    this.#line.forget();
   };
+  /** For the signal. */
+  #stopWaiting = (): void => {};
   readonly #line: Line;
   readonly #isStream: boolean;
   isSettled = false;
@@ -374,7 +377,7 @@ class Entry {
     this.#isStream = write.payload === undefined;
     // While it waits, its signal ends it.
     if (write.signal?.aborted) this.#onAbort();
-    else write.signal?.addEventListener("abort", this.#onAbort);
+    else this.#stopWaiting = whenAborted(write.signal, this.#onAbort);
   }
 
   get canBePerformed(): boolean {
@@ -384,7 +387,7 @@ class Entry {
   /** From now on the protocol looks at the signal itself. */
   start(): void {
     clearTimeout(this.waitsFor?.timer);
-    this.write.signal?.removeEventListener("abort", this.#onAbort);
+    this.#stopWaiting();
   }
 
   resolve(receipt: WriteReceipt): void {
@@ -431,6 +434,8 @@ class Line {
   readonly #onEmpty: () => void;
   #waiting: (Entry | Update)[] = [];
   #followers: Entry[] = [];
+  /** Of those that wait, how many do not any more. */
+  #forgotten = 0;
   /** Why the newest of its followers were not enough. */
   #lastError: unknown;
   #isRunning = false;
@@ -509,10 +514,15 @@ class Line {
     this.#go();
   }
 
-  /** It does not wait any more. */
-  forget(entry: Entry): void {
-    this.#waiting = this.#waiting.filter((other) => other !== entry);
-    this.#followers = this.#followers.filter((other) => other !== entry);
+  /** One that is settled does not wait any more. */
+  forget(): void {
+    // Each time would be quadratic where many are aborted.
+    if (++this.#forgotten < this.#waiting.length / 2) return;
+    this.#forgotten = 0;
+    const waits = (place: Entry | Update) =>
+      place instanceof Update || !place.isSettled;
+    this.#waiting = this.#waiting.filter(waits);
+    this.#followers = this.#followers.filter(waits);
   }
 
   overtake(outcome: Outcome): void {
@@ -585,7 +595,6 @@ class Line {
     clearTimeout(entry.waitsFor?.timer);
     const timer = setTimeout(() => {
       if (this.#open !== update) return;
-      this.forget(entry);
       entry.reject(
         new Refusal(
           STUCK,

@@ -14,6 +14,7 @@ import {
   type ReadOptions,
 } from "./_options.ts";
 import { absolutePath } from "./_path.ts";
+import { unlessAborted } from "./_abort.ts";
 import { failedWith } from "./_protocol.ts";
 import { currentPort } from "./_runtime/current.ts";
 import type { Port } from "./_runtime/port.ts";
@@ -76,7 +77,9 @@ export async function read<T>(prepared: WholeRead<T>): Promise<T> {
   const { port, attempt, request, decode } = prepared;
   let bytes: OwnBytes;
   try {
-    bytes = await runAsync(port, readVerified(port, attempt.path, request));
+    const reading = runAsync(port, readVerified(port, attempt.path, request));
+    // A pipe may never be written to. What is left closes itself, should it be.
+    bytes = await unlessAborted(reading, request.signal);
   } catch (error) {
     return fallBack(prepared, error);
   }

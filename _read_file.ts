@@ -73,6 +73,8 @@ export function* openFile(
     () => blockingCall("open", path),
   );
   try {
+    // Who has asked may have left meanwhile.
+    request.signal?.throwIfAborted();
     const { kind, size } = yield* call("fstat", file);
     if (kind === "directory") {
       throw new Refusal("EISDIR", "it is a directory: name a file inside it");

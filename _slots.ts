@@ -6,6 +6,7 @@
  * @module
  */
 
+import { whenAborted } from "./_abort.ts";
 import type { Port } from "./_runtime/port.ts";
 
 const MOST_AT_ONCE = 64;
@@ -58,7 +59,7 @@ function waitForSlot(
 ): Promise<void> {
   return new Promise((resolve, reject) => {
     const take = () => {
-      signal?.removeEventListener("abort", leave);
+      stopWaiting();
       resolve();
     };
     const leave = () => {
@@ -66,7 +67,7 @@ function waitForSlot(
       reject(signal?.reason);
     };
     signal?.throwIfAborted();
-    signal?.addEventListener("abort", leave, { once: true });
+    const stopWaiting = whenAborted(signal, leave);
     waiting.add(take);
   });
 }

@@ -9,6 +9,7 @@ import { type Attempt, explain } from "./_failure.ts";
 import { checkOptions, type OwnBytes, type ReadOptions } from "./_options.ts";
 import { type Line, LineSplitter } from "./_lines.ts";
 import { absolutePath } from "./_path.ts";
+import { unlessAborted } from "./_abort.ts";
 import { blockingCall, call, Refusal } from "./_protocol.ts";
 import {
   MOST_BYTES,
@@ -67,9 +68,9 @@ export async function snapshotOf(
     signal: options.signal,
   };
   try {
-    const opened = await runAsync(
-      port,
-      openVerified(port, attempt.path, request),
+    const opened = await unlessAborted(
+      runAsync(port, openVerified(port, attempt.path, request)),
+      request.signal,
     );
     return new OpenSnapshot(port, attempt, request, opened);
   } catch (error) {

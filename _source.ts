@@ -5,6 +5,7 @@
  * @module
  */
 
+import { whenAborted } from "./_abort.ts";
 import { describe } from "./_describe.ts";
 
 /** Where content may come from. */
@@ -204,11 +205,15 @@ function leave(iterator: AsyncIterator<unknown> | Iterator<unknown>): void {
 class Interruption {
   readonly #signal: AbortSignal | undefined;
   #reject: ((reason: unknown) => void) | undefined;
-  readonly #onAbort = (): void => this.#reject?.(this.#signal?.reason);
+  /** Stops waiting for the signal. */
+  readonly end: () => void;
 
   constructor(signal: AbortSignal | undefined) {
     this.#signal = signal;
-    signal?.addEventListener("abort", this.#onAbort);
+    this.end = whenAborted(
+      signal,
+      () => this.#reject?.(signal?.reason),
+    );
   }
 
   waitFor<T>(promise: Promise<T>): Promise<T> {
@@ -220,10 +225,6 @@ class Interruption {
       // By the source itself, when it was asked.
       if (signal.aborted) reject(signal.reason);
     });
-  }
-
-  end(): void {
-    this.#signal?.removeEventListener("abort", this.#onAbort);
   }
 }
 

@@ -24,7 +24,7 @@ import {
 import { type HeldLock, LockTimeout } from "./_lock.ts";
 import { holderHere, turn, turnAtOnce } from "./_lock_queue.ts";
 import { isLock, type Lock, type LockOptions } from "./_options.ts";
-import { unlessAborted } from "./_promised.ts";
+import { unlessAborted } from "./_abort.ts";
 import type { Port } from "./_runtime/port.ts";
 
 /** What the option `lock` says. */

@@ -18,7 +18,7 @@ import type {
   WriteReceipt,
 } from "./_options.ts";
 import { isThenable } from "./_plain_object.ts";
-import { unlessAborted } from "./_promised.ts";
+import { unlessAborted } from "./_abort.ts";
 import { enterUpdate, enterUpdateSync, type UpdatePlace } from "./_order.ts";
 import { failedWith, type Protocol, Refusal } from "./_protocol.ts";
 import { MOST_TEXT_BYTES } from "./_read_file.ts";

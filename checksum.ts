@@ -35,6 +35,7 @@ import {
   type ChecksumWriteOptions,
 } from "./_options.ts";
 import { absolutePath } from "./_path.ts";
+import { unlessAborted } from "./_abort.ts";
 import { promised } from "./_promised.ts";
 import { closing, type Protocol } from "./_protocol.ts";
 import { openFile } from "./_read_file.ts";
@@ -462,11 +463,11 @@ function infoOf(
 }
 
 async function explained<T>(
-  { port, attempt }: Prepared,
+  { port, attempt, request }: Prepared,
   protocol: Protocol<T>,
 ): Promise<T> {
   try {
-    return await runAsync(port, protocol);
+    return await unlessAborted(runAsync(port, protocol), request.signal);
   } catch (error) {
     throw explain(port, attempt, error);
   }

@@ -1,7 +1,16 @@
 import assert from "node:assert/strict";
-import { readFileSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { closeSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import {
+  hashFile,
+  openAtomicWriter,
+  openSnapshot,
+  readJsonl,
+  readText,
+  writeTextAtomic,
+} from "../mod.ts";
 import { FaultPort, onPort } from "./fault_port.ts";
 import { rejection } from "./rejection.ts";
 import { inScratch, leftovers } from "./scratch.ts";
@@ -112,4 +121,97 @@ for (const form of FORMS) {
         ));
       assert.equal(error, "enough");
     }));
+}
+
+test("a read of a pipe that nobody writes to is aborted, and closes it once somebody does", () =>
+  inScratch(async (directory) => {
+    const pipe = join(directory, "pipe");
+    execFileSync("mkfifo", [pipe]);
+    const reads: Record<string, (signal: AbortSignal) => Promise<unknown>> = {
+      readText: (signal) => readText(pipe, { signal }),
+      readJsonl: (signal) =>
+        readJsonl(pipe, { signal })[Symbol.asyncIterator]().next(),
+      openSnapshot: (signal) => openSnapshot(pipe, { signal }),
+      hashFile: (signal) => hashFile(pipe, { signal }),
+    };
+    for (const [name, read] of Object.entries(reads)) {
+      for (const isOpened of [false, true]) {
+        // Those read at positions, which a pipe has not.
+        const isAtPositions = ["openSnapshot", "hashFile"].includes(name);
+        if (isOpened && isAtPositions) continue;
+        const controller = new AbortController();
+        const port = new FaultPort();
+        const aborted = onPort(
+          port,
+          () => rejection(read(controller.signal)),
+        );
+        const writer = isOpened ? openSync(pipe, "w") : undefined;
+        if (isOpened) await until(() => port.names.includes("read"));
+        controller.abort(name);
+        assert.equal(await aborted, name);
+        // It would keep a thread for ever.
+        closeSync(writer ?? openSync(pipe, "w"));
+        await until(() =>
+          port.names.includes("open") && port.names.includes("close")
+        );
+      }
+    }
+  }));
+
+test("a writer that has nothing to do when its signal is aborted leaves no temporary file", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const controller = new AbortController();
+    const { signal } = controller;
+    const writer = await openAtomicWriter(path, { signal });
+    await writer.write("some");
+    assert.equal(leftovers(directory).length, 1);
+    controller.abort("enough");
+    await until(() => leftovers(directory).length === 0);
+    assert.equal(await rejection(writer.write("more")), "enough");
+    assert.equal(await rejection(writer.commit()), "enough");
+    // Of one that is committed the signal has nothing to say.
+    const later = new AbortController();
+    const done = await openAtomicWriter(path, { signal: later.signal });
+    await done.commit();
+    later.abort("enough");
+    const { bytes } = await done.commit();
+    assert.equal(bytes, 0);
+  }));
+
+test("a signal has one listener, however many writes wait, and none when they are done", () =>
+  inScratch(async (directory) => {
+    for (const isAborted of [false, true]) {
+      const controller = new AbortController();
+      const { signal } = controller;
+      const listeners = new Set<unknown>();
+      const add = signal.addEventListener.bind(signal);
+      const remove = signal.removeEventListener.bind(signal);
+      signal.addEventListener = (type: string, listener: unknown) => {
+        listeners.add(listener);
+        add(type, listener as () => void);
+      };
+      signal.removeEventListener = (type: string, listener: unknown) => {
+        listeners.delete(listener);
+        remove(type, listener as () => void);
+      };
+      const writes = Array.from(
+        { length: 300 },
+        (_, index) =>
+          writeTextAtomic(join(directory, `f${index % 3}`), `${index}`, {
+            signal,
+            mode: 0o600 + index % 2,
+          }).then(() => "written", (reason: unknown) => reason),
+      );
+      assert.equal(listeners.size, 1);
+      if (isAborted) controller.abort("enough");
+      const outcomes = new Set(await Promise.all(writes));
+      assert.deepEqual([...outcomes], isAborted ? ["enough"] : ["written"]);
+      assert.equal(listeners.size, 0);
+    }
+    assert.deepEqual(leftovers(directory), []);
+  }));
+
+async function until(isSo: () => boolean): Promise<void> {
+  while (!isSo()) await new Promise((resolve) => setTimeout(resolve, 1));
 }

@@ -135,14 +135,24 @@ export function chunksOf<T>(
   };
 }
 
+/** For so long a source may hold the event loop. */
+const TURN_MS = 10;
+
 async function* iterate<T>(
   iterator: AsyncIterator<T> | Iterator<T>,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<T, void, undefined> {
   const interruption = new Interruption(signal);
   let isDone = false;
+  let turnedAt = performance.now();
   try {
     for (;;) {
+      // What never waits, or only for what is there, would let nothing else run,
+      // and no signal be aborted.
+      if (performance.now() - turnedAt > TURN_MS) {
+        await new Promise((resolve) => setTimeout(resolve));
+        turnedAt = performance.now();
+      }
       signal?.throwIfAborted();
       const step = iterator.next();
       const { done, value } = "then" in step

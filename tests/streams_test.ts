@@ -172,6 +172,40 @@ test("a source that hangs is ended by the signal, and told so", () =>
     assert.deepEqual(leftovers(directory), []);
   }));
 
+test("a source that never waits lets others run, and its signal end it", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    // Endless, but for who does not let others run.
+    const count = 100_000;
+    const sources: Record<
+      string,
+      () => Iterable<Uint8Array> | AsyncIterable<Uint8Array>
+    > = {
+      *generator() {
+        for (let left = count; left > 0; left--) yield new Uint8Array();
+      },
+      async *"async generator"() {
+        for (let left = count; left > 0; left--) {
+          await Promise.resolve();
+          yield new Uint8Array();
+        }
+      },
+    };
+    for (const [name, source] of Object.entries(sources)) {
+      const controller = new AbortController();
+      const { signal } = controller;
+      async function* begun() {
+        setTimeout(() => controller.abort(name));
+        yield* source();
+      }
+      const error = await rejection(
+        writeBytesAtomic(path, begun(), { signal }),
+      );
+      assert.equal(error, name);
+    }
+    assert.deepEqual(readdirSync(directory), []);
+  }));
+
 test("a source that aborts its own write, and then hangs, is left all the same", () =>
   inScratch(async (directory) => {
     const path = join(directory, "f");

@@ -627,6 +627,47 @@ const CONTROLS: readonly Control[] = [
       "sync: what is no checksum of this file is never overwritten, and not asked",
   },
   {
+    breaks: "a source that never waits lets nobody run",
+    file: "_source.ts",
+    edits: [[
+      "if (performance.now() - turnedAt > TURN_MS) {",
+      "if (turnedAt < 0) {",
+    ]],
+    testFile: "streams_test.ts",
+    testName:
+      "a source that never waits lets others run, and its signal end it",
+  },
+  {
+    breaks: "a read of a pipe is not left at the abort",
+    file: "_read.ts",
+    edits: [["await unlessAborted(reading, request.signal)", "await reading"]],
+    testFile: "abort_test.ts",
+    testName:
+      "a read of a pipe that nobody writes to is aborted, and closes it once somebody does",
+  },
+  {
+    breaks: "a writer that is idle does not hear its signal",
+    file: "_atomic_writer.ts",
+    edits: [[
+      "      if (this.#receipt !== undefined) return;\n      this.abort(",
+      "      if (this.#receipt === undefined) return;\n      this.abort(",
+    ]],
+    testFile: "abort_test.ts",
+    testName:
+      "a writer that has nothing to do when its signal is aborted leaves no temporary file",
+  },
+  {
+    breaks: "a part that is none is found once its directory is made",
+    file: "_source.ts",
+    edits: [[
+      "  if (!Array.isArray(source)) return;\n",
+      "  if (source !== undefined) return;\n",
+    ]],
+    testFile: "arguments_test.ts",
+    testName:
+      "async: a value of the wrong kind is an error that says what to call instead",
+  },
+  {
     breaks: "who only waits for a lock is taken for its holder",
     file: "_lock_queue.ts",
     edits: [["      if (index === 0) line.holder = undefined;\n", ""]],

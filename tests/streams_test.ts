@@ -194,14 +194,17 @@ test("a source that never waits lets others run, and its signal end it", () =>
     for (const [name, source] of Object.entries(sources)) {
       const controller = new AbortController();
       const { signal } = controller;
+      let isAtItsEnd = false;
       async function* begun() {
         setTimeout(() => controller.abort(name));
         yield* source();
+        isAtItsEnd = true;
       }
       const error = await rejection(
         writeBytesAtomic(path, begun(), { signal }),
       );
       assert.equal(error, name);
+      assert.equal(isAtItsEnd, false);
     }
     assert.deepEqual(readdirSync(directory), []);
   }));

@@ -36,6 +36,7 @@ export class TornLine extends Refusal {
 
 const NEWLINE = 0x0a;
 const CHUNK_BYTES = 64 * 1024;
+const LARGE_CHUNK_BYTES = 1024 * 1024;
 /** A longer line is not taken into memory as a whole: of it only the brackets and the quotes are looked at. */
 const LONGEST_TEXT = 64 * 1024 * 1024;
 
@@ -80,14 +81,18 @@ function* lineStart(
   size: number,
   signal: AbortSignal | undefined,
 ): Protocol<number> {
-  const chunk = new Uint8Array(CHUNK_BYTES);
+  // Lines are short as a rule.
+  let chunk = new Uint8Array(CHUNK_BYTES);
   for (let end = size; end > 0;) {
     signal?.throwIfAborted();
-    const start = Math.max(0, end - CHUNK_BYTES);
+    const start = Math.max(0, end - chunk.length);
     const bytes = yield* readAt(file, chunk.subarray(0, end - start), start);
     const index = bytes.lastIndexOf(NEWLINE);
     if (index !== -1) return start + index + 1;
     end = start;
+    if (chunk.length < LARGE_CHUNK_BYTES) {
+      chunk = new Uint8Array(LARGE_CHUNK_BYTES);
+    }
   }
   return 0;
 }
@@ -128,7 +133,7 @@ function* scanned(
   signal: AbortSignal | undefined,
 ): Protocol<number> {
   const scan = new RecordScan();
-  const chunk = new Uint8Array(CHUNK_BYTES);
+  const chunk = new Uint8Array(LARGE_CHUNK_BYTES);
   for (let position = offset; position < size;) {
     signal?.throwIfAborted();
     const rest = chunk.subarray(0, size - position);
@@ -150,6 +155,22 @@ function isSpace(byte: number): boolean {
 function depthOf(byte: number): number {
   if (byte === 0x5b || byte === 0x7b) return 1;
   return byte === 0x5d || byte === 0x7d ? -1 : 0;
+}
+
+/** Finds the next of some bytes at or behind an index, which never goes back; the length where there is none. */
+function skipping(
+  bytes: Uint8Array,
+  wanted: readonly number[],
+): (index: number) => number {
+  const next = wanted.map(() => -1);
+  return (index) => {
+    wanted.forEach((byte, place) => {
+      if ((next[place] ?? -1) >= index) return;
+      const found = bytes.indexOf(byte, index);
+      next[place] = found === -1 ? bytes.length : found;
+    });
+    return Math.min(...next);
+  };
 }
 
 /** Looks for the end of the object, the array or the string that a line begins with, and for zeros behind it. */
@@ -175,13 +196,20 @@ export class RecordScan {
     } catch {
       return false;
     }
-    for (const byte of bytes) {
-      this.#position++;
+    const skip = skipping(bytes, [QUOTE, BACKSLASH, 0]);
+    const start = this.#position;
+    for (let index = 0; index < bytes.length; index++) {
+      // Most bytes of a long line are those of strings.
+      if (this.#isInString && !this.#isEscaped) index = skip(index);
+      const byte = bytes[index];
+      if (byte === undefined) break;
+      this.#position = start + index + 1;
       const isPart = this.#end === undefined
         ? this.#takeInside(byte)
         : this.#takeBehind(byte);
       if (!isPart) return false;
     }
+    this.#position = start + bytes.length;
     return true;
   }
 

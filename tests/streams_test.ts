@@ -195,11 +195,11 @@ test("a source that never waits lets others run, and its signal end it", () =>
       const controller = new AbortController();
       const { signal } = controller;
       let isAtItsEnd = false;
-      async function* begun() {
+      const begun = async function* () {
         setTimeout(() => controller.abort(name));
         yield* source();
         isAtItsEnd = true;
-      }
+      };
       const error = await rejection(
         writeBytesAtomic(path, begun(), { signal }),
       );

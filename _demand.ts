@@ -6,7 +6,7 @@
  */
 
 import type { Need } from "./_filesystems.ts";
-import { findingsOf } from "./_levels.ts";
+import { findingsOf, unlessNoSqlite } from "./_levels.ts";
 import type { Guarantee, Safety } from "./_options.ts";
 import { type Protocol, Refusal } from "./_protocol.ts";
 import type { Host } from "./_runtime/port.ts";
@@ -98,7 +98,10 @@ function* check(
 ): Protocol<void> {
   const isWhole = require.length > 0;
   const { around } = before ?? (yield* lookAt(host, directory, isWhole));
-  const findings = require.length > 0 ? findingsOf(host, around) : undefined;
+  const found = require.length > 0 ? findingsOf(host, around) : undefined;
+  const findings = found && require.includes("writerExclusion")
+    ? unlessNoSqlite(host, found)
+    : found;
   for (const guarantee of require) {
     const finding = findings?.[guarantee];
     if (finding === undefined || finding.level === "guaranteed") continue;

@@ -11,6 +11,7 @@ import {
   findingsOf,
   fsyncOf,
   type GuaranteeFindings,
+  unlessNoSqlite,
   weakeningOptions,
 } from "./_levels.ts";
 import { mountOf } from "./_mounts.ts";
@@ -98,7 +99,8 @@ export class Report implements GuaranteeReport {
 export function* inspect(host: Host, path: string): Protocol<Report> {
   const { real, directory } = yield* nearest(host, path);
   const around = yield* lookAround(host, directory);
-  const onDisk = withMountedFile(findingsOf(host, around), around, real);
+  const found = unlessNoSqlite(host, findingsOf(host, around));
+  const onDisk = withMountedFile(found, around, real);
   const findings = yield* withChecksum(host, onDisk, real);
   return new Report(path, directory, environmentOf(host, around), findings);
 }

@@ -112,6 +112,19 @@ export function findingsOf(
   return Object.fromEntries(found) as Record<Guarantee, GuaranteeFinding>;
 }
 
+/** Where the runtime has no SQLite there is no lock. It is loaded to find out, and so asked for only where that matters. */
+export function unlessNoSqlite(
+  host: Host,
+  findings: GuaranteeFindings,
+): GuaranteeFindings {
+  if (host.hasSqlite()) return findings;
+  const writerExclusion: GuaranteeFinding = {
+    level: "unsupported",
+    evidence: `${host.runtime} has no SQLite here, which a lock is made with`,
+  };
+  return { ...findings, writerExclusion };
+}
+
 const WITHIN: GuaranteeFinding = {
   level: "guaranteed",
   evidence:

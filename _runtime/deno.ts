@@ -286,6 +286,7 @@ export function denoPort(): Port {
     },
     // The threads of `deno serve --parallel` look like the first one. Where this
     // is process 1, as in a container, they begin with it.
+    hasSqlite: () => sqlite.isThere(),
     startedAt: () =>
       "Window" in globalThis && Deno.pid === 1 ? threadStartedAt() : undefined,
     permission(access, path) {

@@ -262,6 +262,7 @@ export function nodePort(): Port {
     now: () => performance.now(),
     date: () => Date.now(),
     isAlive,
+    hasSqlite: () => sqlite.isThere(),
     startedAt() {
       const { isMainThread } = process.getBuiltinModule("node:worker_threads");
       return isMainThread ? threadStartedAt() : undefined;

@@ -148,6 +148,8 @@ export interface Host {
     access: "read" | "write" | "statfs",
     path: string,
   ): "granted" | "missing" | "denied";
+  /** Whether the runtime has a SQLite, which is loaded to find out. */
+  hasSqlite(): boolean;
   /** Calls back once when the process or the worker exits normally. */
   onExit(callback: () => void): void;
 }

@@ -33,7 +33,7 @@ type AsyncSqliteCalls = Pick<AsyncSystemCalls, keyof SqliteCalls>;
 /** The calls, over what `load` finds on first use. SQLite has no asynchronous ones: those only look so. */
 export function sqliteCalls(
   load: () => Connect | undefined,
-): { sync: SqliteCalls; async: AsyncSqliteCalls } {
+): { sync: SqliteCalls; async: AsyncSqliteCalls; isThere(): boolean } {
   let connect: Connect | undefined;
   const sync: SqliteCalls = {
     openDatabase(path) {
@@ -65,6 +65,7 @@ export function sqliteCalls(
   };
   return {
     sync,
+    isThere: () => (connect ??= load()) !== undefined,
     async: {
       openDatabase: (path) =>
         new Promise((resolve) => resolve(sync.openDatabase(path))),

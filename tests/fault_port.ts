@@ -55,6 +55,7 @@ export class FaultPort implements Port {
   date: Port["date"];
   isAlive: Port["isAlive"];
   startedAt: Port["startedAt"];
+  hasSqlite: Port["hasSqlite"];
   readonly #base: Port;
   readonly #interceptors: Interceptor[] = [];
   #powerCut = false;
@@ -71,6 +72,7 @@ export class FaultPort implements Port {
     this.date = () => base.date();
     this.isAlive = (pid) => base.isAlive(pid);
     this.startedAt = () => base.startedAt();
+    this.hasSqlite = () => base.hasSqlite();
     this.sync = new Proxy(base.sync, {
       get: (calls, name: keyof SystemCalls) => (...args: unknown[]) => {
         const fault = this.#enter(name, args, "sync");

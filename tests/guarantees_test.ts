@@ -592,6 +592,35 @@ test("a single file that is mounted cannot be replaced", () =>
     assert.equal(levels(beside).atomicVisibility, "guaranteed");
   }));
 
+test("without a SQLite nobody is excluded, and SQLite is looked for only where that matters", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const port = pretending({ type: 0xef53, mounts: rootMount("ext4") });
+    let looks = 0;
+    port.hasSqlite = () => {
+      looks++;
+      return false;
+    };
+    const report = await inspectOn(port, directory);
+    assert.equal(levels(report).writerExclusion, "unsupported");
+    assert.equal(levels(report).atomicVisibility, "guaranteed");
+    assert.match(
+      report.guarantees.writerExclusion.evidence,
+      /has no SQLite here, which a lock is made with/,
+    );
+    looks = 0;
+    await onPort(port, async () => {
+      await writeTextAtomic(path, "new", { require: ["atomicVisibility"] });
+      assert.equal(looks, 0);
+      const error = await rejection(
+        writeTextAtomic(path, "newer", { require: ["writerExclusion"] }),
+      );
+      assert.ok(error instanceof UnsupportedEnvironmentError);
+      assert.match(error.message, /writerExclusion is required, .* no SQLite/);
+    });
+    assert.equal(readFileSync(path, "utf8"), "new\n");
+  }));
+
 test("a report is plain data, with a summary for people", async () => {
   const report = await inspectPretended({
     type: 0x6969,

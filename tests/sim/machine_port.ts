@@ -156,6 +156,10 @@ export class MachinePort implements Port {
     return false;
   }
 
+  hasSqlite(): true {
+    return true;
+  }
+
   startedAt(): undefined {
     return undefined;
   }

@@ -177,6 +177,23 @@ function diagnose(
   if (error.committed === true) {
     return committedReason(attempt, error, code);
   }
+  if (syscall === "fsync" && NO_FSYNC.includes(code)) {
+    return [
+      UnsupportedEnvironmentError,
+      "UNSUPPORTED_ENVIRONMENT",
+      `nothing can be synced here (${code}), on Node because of --permission, else because of the file system: run without it, or on another one, or write with durability: "none", which a power cut may undo`,
+    ];
+  }
+  if (code === NODE_DENIES) {
+    const flag = NODE_READS.includes(syscall) ? "read" : "write";
+    return [
+      PermissionScopeError,
+      "PERMISSION_SCOPE",
+      `Node's permissions do not cover it: add --allow-fs-${flag}=${
+        directoryOf(host, attempt.path)
+      }`,
+    ];
+  }
   if (code === NO_SQLITE) {
     return [
       UnsupportedEnvironmentError,
@@ -268,6 +285,28 @@ function diagnose(
     : String(error.cause);
   return [AtomicError, code, `${syscall} failed: ${detail}`];
 }
+
+/** The code of what Node's `--permission` refuses. */
+const NODE_DENIES = "ERR_ACCESS_DENIED";
+
+const NODE_READS: readonly string[] = [
+  "access",
+  "lstat",
+  "open",
+  "readdir",
+  "readlink",
+  "realpath",
+  "statfs",
+];
+
+/** What an fsync fails with where there is none. */
+const NO_FSYNC: readonly string[] = [
+  NODE_DENIES,
+  "EINVAL",
+  "ENOSYS",
+  "ENOTSUP",
+  "EOPNOTSUPP",
+];
 
 type Reason = Readonly<Record<"read" | "write", string>>;
 

@@ -69,6 +69,27 @@ const CASES: readonly Case[] = [
     failed: NoSpaceError,
     message: /no space is left/,
   },
+  ...["ERR_ACCESS_DENIED", "EINVAL", "ENOSYS", "ENOTSUP"].map((code) => ({
+    call: "fsync" as const,
+    code,
+    failed: UnsupportedEnvironmentError,
+    expectedCode: "UNSUPPORTED_ENVIRONMENT",
+    message: /nothing can be synced here .*durability: "none"/,
+  })),
+  {
+    call: "create",
+    code: "ERR_ACCESS_DENIED",
+    failed: PermissionScopeError,
+    expectedCode: "PERMISSION_SCOPE",
+    message: /Node's permissions do not cover it: add --allow-fs-write=\//,
+  },
+  {
+    call: "realpath",
+    code: "ERR_ACCESS_DENIED",
+    failed: PermissionScopeError,
+    expectedCode: "PERMISSION_SCOPE",
+    message: /Node's permissions do not cover it: add --allow-fs-read=\//,
+  },
   {
     call: "create",
     code: "EACCES",

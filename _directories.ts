@@ -94,7 +94,10 @@ function* findDirectory(
  * The real path, or the path as given where Deno's permissions cover only that
  * spelling of it (`--allow-write=/tmp/x` where `/tmp` is a link).
  */
-function* realDirectory(host: Host, directory: string): Protocol<string> {
+export function* realDirectory(
+  host: Host,
+  directory: string,
+): Protocol<string> {
   try {
     const real = yield* realPath(host, directory);
     refuseMangled(directory, real);

@@ -5,6 +5,7 @@
  */
 
 import { MET } from "./_demand.ts";
+import { realDirectory } from "./_directories.ts";
 import { explain } from "./_failure.ts";
 import { type GuaranteeReport, inspect } from "./_inspection.ts";
 import { isLockName } from "./_claim.ts";
@@ -145,11 +146,12 @@ type Place =
 /** The path itself if it is a directory, else that of the file that a write would make or replace there. */
 function* directoryAt(port: Port, path: string): Protocol<Place> {
   try {
-    const real = yield* call("realpath", path);
-    const { kind } = yield* call("lstat", real);
-    if (kind === "directory") return { path: real };
+    const real = yield* realDirectory(port, path);
+    // Deno may be allowed to name a link to it alone.
+    yield* call("readdir", real);
+    return { path: real };
   } catch (error) {
-    if (!failedWith(error, "ENOENT")) throw error;
+    if (!failedWith(error, "ENOENT", "ENOTDIR")) throw error;
   }
   const target = yield* locateTarget(port, {
     path,

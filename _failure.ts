@@ -470,22 +470,22 @@ function scopeReason(
     const isDenied = host.permission("read", refused) === "denied";
     const place = isDenied ? refused : directoryOf(host, refused);
     if (isDenied || access === "read") {
-      return `its checksum would be "${refused}", so Deno must be allowed to look there: add ${
-        flags(host, ["read"], place)
+      return `its checksum would be "${refused}", so Deno must be allowed to look there: ${
+        wayOut(host, ["read"], place, refused)
       }`;
     }
   }
   if (access === "read") {
-    return `Deno may not read it: add ${flags(host, ["read"], path)}`;
+    return `Deno may not read it: ${wayOut(host, ["read"], path, refused)}`;
   }
   if (access === "sweep") {
-    return `Deno must be allowed to read and write it: add ${
-      flags(host, ["read", "write"], path)
+    return `Deno must be allowed to read and write it: ${
+      wayOut(host, ["read", "write"], path, refused)
     }`;
   }
   if (access === "examine" && refused === path) {
-    return `Deno must be allowed to read and write it, or the directory that it is in, if it is no directory itself: add ${
-      flags(host, ["read", "write"], path)
+    return `Deno must be allowed to read and write it, or the directory that it is in, if it is no directory itself: ${
+      wayOut(host, ["read", "write"], path, refused)
     }`;
   }
   const directory = directoryOf(host, path);
@@ -498,10 +498,7 @@ function scopeReason(
       : "the file is locked beside it, and may have to be made";
     return `${why}, so Deno must be allowed to read and write ${
       [...places].map((place) => `"${place}"`).join(" and ")
-    }: add ${
-      [...places].map((place) => flags(host, ["read", "write"], place))
-        .filter((text) => text !== "").join(" ")
-    }`;
+    }: ${wayOut(host, ["read", "write"], [...places], refused)}`;
   }
   if (
     syscall === "open" && typeof refused === "string" &&
@@ -517,8 +514,8 @@ function scopeReason(
     : directory;
   return `${
     placeReason(attempt)
-  }, so Deno must be allowed to read and write the directory "${scope}", not just the file: add ${
-    flags(host, ["read", "write"], scope)
+  }, so Deno must be allowed to read and write the directory "${scope}", not just the file: ${
+    wayOut(host, ["read", "write"], scope, refused)
   }`;
 }
 
@@ -532,6 +529,28 @@ function placeReason({ access, operation }: Attempt): string {
   return isOfChecksum(operation)
     ? "its checksum and its lock are files beside it"
     : "the new file is made beside the old one and renamed";
+}
+
+/** The flags to add at those places; or, where what was refused is forbidden by name, that to take away. */
+function wayOut(
+  host: Host,
+  accesses: readonly ("read" | "write")[],
+  places: string | readonly string[],
+  refused: unknown,
+): string {
+  const missing = [places].flat()
+    .map((place) => flags(host, accesses, place))
+    .filter((text) => text !== "").join(" ");
+  if (missing !== "") return `add ${missing}`;
+  const path = String(refused);
+  const denied = accesses.filter((access) =>
+    host.permission(access, path) === "denied"
+  );
+  return denied.length === 0
+    ? `allow "${path}" too, or name the directory without links`
+    : denied.map((access) =>
+      `take away the --deny-${access} that covers "${path}"`
+    ).join(" and ");
 }
 
 function flags(

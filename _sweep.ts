@@ -26,6 +26,7 @@ import {
   lockAt,
   unlinkIfPresent,
 } from "./_claim.ts";
+import { realDirectory } from "./_directories.ts";
 import { joinPath, nameOf } from "./_path.ts";
 import {
   attempt as attemptTo,
@@ -34,7 +35,7 @@ import {
   type Protocol,
   SystemCallError,
 } from "./_protocol.ts";
-import type { Port } from "./_runtime/port.ts";
+import type { FileStatus, Port } from "./_runtime/port.ts";
 import { lstatIfPresent } from "./_target.ts";
 import { isInFlight, writerOf } from "./_temporary.ts";
 import { isError } from "./_runtime/errno.ts";
@@ -64,7 +65,7 @@ export interface Swept {
 export async function sweep(given: Sweep): Promise<Swept> {
   const { port, signal } = given;
   const swept: Swept = { removed: [], kept: [] };
-  const task = { ...given, directory: await runAsync(port, realPath(given)) };
+  const task = { ...given, directory: await runAsync(port, placeOf(given)) };
   const names = await runAsync(port, call("readdir", task.directory));
   await runAsync(port, sweepFiles(task, names, swept));
   for (const left of await runAsync(port, locksIn(task, names))) {
@@ -87,7 +88,7 @@ export async function sweep(given: Sweep): Promise<Swept> {
 export function sweepSync(given: Sweep): Swept {
   const { port, signal } = given;
   const swept: Swept = { removed: [], kept: [] };
-  const task = { ...given, directory: runSync(port, realPath(given)) };
+  const task = { ...given, directory: runSync(port, placeOf(given)) };
   const names = runSync(port, call("readdir", task.directory));
   runSync(port, sweepFiles(task, names, swept));
   for (const left of runSync(port, locksIn(task, names))) {
@@ -107,8 +108,8 @@ export function sweepSync(given: Sweep): Swept {
 }
 
 /** As the temporary files of this realm are noted. */
-function realPath({ attempt }: Sweep): Protocol<string> {
-  return call("realpath", attempt.path);
+function placeOf({ port, attempt }: Sweep): Protocol<string> {
+  return realDirectory(port, attempt.path);
 }
 
 interface LocatedSweep extends Sweep {
@@ -154,13 +155,18 @@ function* reasonToKeep(
   if (status.kind !== "file") return `it is no file: ${status.kind}`;
   if (isInFlight(path)) return "this process is writing it";
   if (mayRun(port, pid, status.mtimeMs)) return `process ${pid} runs`;
-  const age = port.date() - status.mtimeMs;
+  const age = ageOf(port, status);
   if (age < olderThanMs) {
     return `it was changed ${
       Math.round(age / 1000)
     } s ago, and olderThanMs is ${olderThanMs}`;
   }
   return undefined;
+}
+
+/** In milliseconds. The time of a file has fractions of them, and may be ahead of the clock. */
+function ageOf(port: Port, { mtimeMs }: FileStatus): number {
+  return Math.max(0, port.date() - mtimeMs);
 }
 
 /** As coarse as a file system's times are: two seconds on FAT. */
@@ -216,7 +222,7 @@ function* namesIn(
   const isThere = names.includes(nameOf(port, place.lockFile));
   if (claims + Number(isThere) !== names.length) return undefined;
   // An empty one may be another program's.
-  const isOld = port.date() - status.mtimeMs >= olderThanMs;
+  const isOld = ageOf(port, status) >= olderThanMs;
   if (names.length === 0 && !isOld) return undefined;
   return names.map((name) => joinPath(port, place.path, name));
 }

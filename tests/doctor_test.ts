@@ -374,6 +374,29 @@ console.log(JSON.stringify(await doctor(${JSON.stringify(inside)})));`,
       new RegExp(`add --allow-write=${inside}$`),
     );
     assert.deepEqual(readdirSync(inside), []);
+    // A permission that is spelled through a link covers that spelling alone.
+    const link = join(directory, "link");
+    symlinkSync(inside, link);
+    writeFileSync(
+      program,
+      `import { doctor } from ${JSON.stringify(module.href)};
+import { sweepTemporaries } from ${
+        JSON.stringify(new URL(module.href.replace("doctor", "sweep")).href)
+      };
+await sweepTemporaries(${JSON.stringify(link)});
+console.log(JSON.stringify(await doctor(${JSON.stringify(link)})));`,
+    );
+    const byLink = await runOnDeno(
+      [`--allow-read=${link}`, `--allow-write=${link}`],
+      program,
+    );
+    assert.equal(byLink.stderr, "");
+    assert.equal(JSON.parse(byLink.stdout).ok, true, byLink.stdout);
+    writeFileSync(
+      program,
+      `import { doctor } from ${JSON.stringify(module.href)};
+console.log(JSON.stringify(await doctor(${JSON.stringify(inside)})));`,
+    );
     const elsewhere = [`--allow-read=${join(directory, "elsewhere")}`];
     const refused = await runOnDeno(elsewhere, program);
     const none: DoctorReport = JSON.parse(refused.stdout);

@@ -515,3 +515,25 @@ test("each code that this library gives of its own is one that an editor offers"
   );
   assert.deepEqual(missing, []);
 });
+
+test("where Deno forbids a file by name, and allows its directory, the flag to take away is named", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    const port = new FaultPort().intercept(({ name, args: [subject] }) =>
+      name === "lstat" && subject === path ? { code: NOT_CAPABLE } : undefined
+    );
+    for (const state of ["denied", "missing"] as const) {
+      port.permission = (access, place) =>
+        place === path && access === "read" ? state : "granted";
+      const error = await onPort(
+        port,
+        () => rejection(writeTextAtomic(path, "new")),
+      );
+      assert.ok(error instanceof PermissionScopeError);
+      const way = state === "denied"
+        ? `take away the --deny-read that covers "${path}"`
+        : `allow "${path}" too, or name the directory without links`;
+      assert.ok(error.message.endsWith(`not just the file: ${way}`));
+    }
+    assert.deepEqual(readdirSync(directory), []);
+  }));

@@ -7,6 +7,7 @@ import {
   readdirSync,
   readFileSync,
   rmdirSync,
+  statSync,
   symlinkSync,
   utimesSync,
   writeFileSync,
@@ -203,6 +204,24 @@ for (const form of FORMS) {
       assert.deepEqual(readdirSync(full).toSorted(), ["lock", "notes"]);
       const old = await form.sweep(directory, { olderThanMs: 0 });
       assert.deepEqual(old.removed, [empty]);
+    }));
+
+  test(`${form.name}: what was changed a moment ago, or later than the clock says, is as old as nothing`, () =>
+    inScratch(async (directory) => {
+      const path = leave(directory, `.f.7.${crypto.randomUUID()}.tmp`);
+      const port = new FaultPort();
+      port.isAlive = () => false;
+      port.date = () => Math.floor(statSync(path).mtimeMs) - 5;
+      const kept = await onPort(
+        port,
+        () => form.sweep(directory, { olderThanMs: 1 }),
+      );
+      assert.deepEqual(kept.removed, []);
+      const { removed } = await onPort(
+        port,
+        () => form.sweep(directory, { olderThanMs: 0 }),
+      );
+      assert.deepEqual(removed, [path]);
     }));
 
   test(`${form.name}: what another process that runs has written stays, however old`, () =>

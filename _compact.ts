@@ -65,9 +65,9 @@ export async function compact<T>(
       try {
         const source = change(records);
         if (!isSource(source)) throw wrongSource(source);
+        const chunks = chunksOf(source, request.signal);
         const begun = { ...request, lock: false, isKept: false };
         const write = await StreamWrite.begin(port, begun);
-        const chunks = chunksOf(source, request.signal);
         const kept = readToItsEnd(port, request, old, chunks, count);
         await appendEach(write, kept, compaction);
         const appended = Promise.resolve();

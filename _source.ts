@@ -128,6 +128,12 @@ export function chunksOf<T>(
   source: Source<T>,
   signal: AbortSignal | undefined,
 ): Chunks<T> {
+  // Else it would be found once a file is made for it, and hide why that failed.
+  if (isStream(source) && source.locked) {
+    throw new TypeError(
+      "The source is a stream that somebody reads already: release its reader, or pass what was read of it",
+    );
+  }
   const begin = () => iteratorOf(source);
   return {
     leave: () => leave(begin()),

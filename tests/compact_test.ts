@@ -358,3 +358,14 @@ test("defaults are bound to compactions too", () =>
     assert.equal(readFileSync(path, "utf8"), "");
     assert.ok(existsSync(path));
   }));
+
+test("a compaction into a stream that is read already changes nothing, and leaves nothing", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "log");
+    writeFileSync(path, '{"id":1}\n');
+    const stream = new ReadableStream<unknown>();
+    stream.getReader();
+    await assert.rejects(compactJsonl(path, () => stream), TypeError);
+    assert.deepEqual(readdirSync(directory), ["log"]);
+    assert.equal(readFileSync(path, "utf8"), '{"id":1}\n');
+  }));

@@ -314,6 +314,24 @@ test("a writer takes text as UTF-8 beside bytes of any kind, also through its st
     assert.deepEqual(leftovers(directory), []);
   }));
 
+test("a stream that is read already is refused before the disk is touched", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "new", "f");
+    const port = new FaultPort();
+    await onPort(port, async () => {
+      const { stream } = sourcesOf([encode("one")]);
+      stream.getReader();
+      const error = await rejection(writeBytesAtomic(path, stream));
+      assert.ok(error instanceof TypeError);
+      assert.match(error.message, /a stream that somebody reads already/);
+      const text = sourcesOf(["one"]).stream;
+      text.getReader();
+      await assert.rejects(writeTextAtomic(path, text), TypeError);
+    });
+    assert.deepEqual(port.calls, []);
+    assert.deepEqual(readdirSync(directory), []);
+  }));
+
 test("a Blob, and the body of a Response, are written as they come", () =>
   inScratch(async (directory) => {
     const path = join(directory, "f");

@@ -123,46 +123,56 @@ for (const form of FORMS) {
     }));
 }
 
-test("a read of a pipe that nobody writes to is aborted, and closes it once somebody does", () =>
-  inScratch(async (directory) => {
-    const pipe = join(directory, "pipe");
-    execFileSync("mkfifo", [pipe]);
-    const reads: Record<string, (signal: AbortSignal) => Promise<unknown>> = {
-      readText: (signal) => readText(pipe, { signal }),
-      readJsonl: (signal) =>
-        readJsonl(pipe, { signal })[Symbol.asyncIterator]().next(),
-      openSnapshot: (signal) => openSnapshot(pipe, { signal }),
-      hashFile: (signal) => hashFile(pipe, { signal }),
-    };
-    for (const [name, read] of Object.entries(reads)) {
-      for (const isOpened of [false, true]) {
-        // Those read at positions, which a pipe has not.
-        const isAtPositions = ["openSnapshot", "hashFile"].includes(name);
-        if (isOpened && isAtPositions) continue;
-        const controller = new AbortController();
-        const port = new FaultPort();
-        let reason: unknown;
-        const aborted = onPort(
-          port,
-          async () => reason = await rejection(read(controller.signal)),
-        );
-        const writer = isOpened ? openSync(pipe, "w") : undefined;
-        if (isOpened) await until(() => port.names.includes("read"));
-        controller.abort(name);
-        for (let turn = 0; turn < 1000 && reason === undefined; turn++) {
-          await new Promise((resolve) => setTimeout(resolve));
+/** Older ones open a pipe on the thread of the event loop, which then stands still. */
+const MINOR = /^2\.(\d+)\./.exec(
+  Reflect.get(globalThis, "Deno")?.version?.deno ?? "",
+)?.[1];
+const skip = Number(MINOR ?? 9) < 9;
+
+test(
+  "a read of a pipe that nobody writes to is aborted, and closes it once somebody does",
+  { skip },
+  () =>
+    inScratch(async (directory) => {
+      const pipe = join(directory, "pipe");
+      execFileSync("mkfifo", [pipe]);
+      const reads: Record<string, (signal: AbortSignal) => Promise<unknown>> = {
+        readText: (signal) => readText(pipe, { signal }),
+        readJsonl: (signal) =>
+          readJsonl(pipe, { signal })[Symbol.asyncIterator]().next(),
+        openSnapshot: (signal) => openSnapshot(pipe, { signal }),
+        hashFile: (signal) => hashFile(pipe, { signal }),
+      };
+      for (const [name, read] of Object.entries(reads)) {
+        for (const isOpened of [false, true]) {
+          // Those read at positions, which a pipe has not.
+          const isAtPositions = ["openSnapshot", "hashFile"].includes(name);
+          if (isOpened && isAtPositions) continue;
+          const controller = new AbortController();
+          const port = new FaultPort();
+          let reason: unknown;
+          const aborted = onPort(
+            port,
+            async () => reason = await rejection(read(controller.signal)),
+          );
+          const writer = isOpened ? openSync(pipe, "w") : undefined;
+          if (isOpened) await until(() => port.names.includes("read"));
+          controller.abort(name);
+          for (let turn = 0; turn < 1000 && reason === undefined; turn++) {
+            await new Promise((resolve) => setTimeout(resolve));
+          }
+          const isSettled = reason === name;
+          // It would keep a thread for ever.
+          closeSync(writer ?? openSync(pipe, "w"));
+          assert.ok(isSettled, name);
+          await aborted;
+          await until(() =>
+            port.names.includes("open") && port.names.includes("close")
+          );
         }
-        const isSettled = reason === name;
-        // It would keep a thread for ever.
-        closeSync(writer ?? openSync(pipe, "w"));
-        assert.ok(isSettled, name);
-        await aborted;
-        await until(() =>
-          port.names.includes("open") && port.names.includes("close")
-        );
       }
-    }
-  }));
+    }),
+);
 
 test("a writer that has nothing to do when its signal is aborted leaves no temporary file", () =>
   inScratch(async (directory) => {

@@ -18,8 +18,8 @@ export interface AtomicWriter extends AsyncDisposable {
   /** The same writer as a stream: closing it commits, aborting it aborts. */
   readonly writable: WritableStream<BytesLike | string>;
   /**
-   * Appends a chunk; a string as UTF-8. Once the promise has resolved, the chunk may be changed
-   * and the next one is due.
+   * Appends a chunk; a string as UTF-8. Once the promise has resolved, the chunk
+   * may be changed and the next one is due.
    */
   write(chunk: BytesLike | string): Promise<void>;
   /**

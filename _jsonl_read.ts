@@ -21,6 +21,7 @@ import type { OpenFile, Port } from "./_runtime/port.ts";
 import { decodeText } from "./_utf8.ts";
 import {
   type OpenedToRead,
+  openUnlessAborted,
   openVerified,
   type VerifiedRequest,
   Verifier,
@@ -76,10 +77,7 @@ export async function* readLines<T>(
   };
   let opened: OpenedToRead;
   try {
-    opened = await unlessAborted(
-      runAsync(port, openVerified(port, attempt.path, request)),
-      request.signal,
-    );
+    opened = await openUnlessAborted(port, attempt.path, request);
   } catch (error) {
     yield* fallBack(read, error);
     return;

@@ -1,6 +1,7 @@
 /**
- * Calls whose arguments are not kept while they are waited for. An async function keeps its parameters as long as it is
- * suspended: the text of every write that waits for its turn, superseded or not.
+ * Calls whose arguments are not kept while they are waited for. An async function
+ * keeps its parameters as long as it is suspended: the text of every write that
+ * waits for its turn, superseded or not.
  *
  * @module
  */

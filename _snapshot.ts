@@ -9,7 +9,6 @@ import { type Attempt, explain } from "./_failure.ts";
 import { checkOptions, type OwnBytes, type ReadOptions } from "./_options.ts";
 import { type Line, LineSplitter } from "./_lines.ts";
 import { absolutePath } from "./_path.ts";
-import { unlessAborted } from "./_abort.ts";
 import { blockingCall, call, Refusal } from "./_protocol.ts";
 import {
   MOST_BYTES,
@@ -23,7 +22,7 @@ import { decodeText } from "./_utf8.ts";
 import type { Sidecar } from "./_sidecar.ts";
 import {
   type OpenedToRead,
-  openVerified,
+  openUnlessAborted,
   type VerifiedRequest,
   Verifier,
 } from "./_verified_read.ts";
@@ -68,10 +67,7 @@ export async function snapshotOf(
     signal: options.signal,
   };
   try {
-    const opened = await unlessAborted(
-      runAsync(port, openVerified(port, attempt.path, request)),
-      request.signal,
-    );
+    const opened = await openUnlessAborted(port, attempt.path, request);
     return new OpenSnapshot(port, attempt, request, opened);
   } catch (error) {
     throw explain(port, attempt, error);

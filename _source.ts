@@ -43,14 +43,19 @@ export interface BodyLike {
 
 /** The bytes that a value is, not copied; `undefined` if it is none. A string is none. */
 export function bytesOf(value: unknown): Uint8Array | undefined {
-  const buffer = ArrayBuffer.isView(value) ? value.buffer : value;
-  if (!isBuffer(buffer) || ("detached" in buffer && buffer.detached)) {
-    return undefined;
+  if (!ArrayBuffer.isView(value)) {
+    return isBuffer(value) && !isDetached(value)
+      ? new Uint8Array(value)
+      : undefined;
   }
-  if (!ArrayBuffer.isView(value)) return new Uint8Array(buffer);
+  if (isDetached(value.buffer)) return undefined;
   return isUint8Array(value)
     ? value
-    : new Uint8Array(buffer, value.byteOffset, value.byteLength);
+    : new Uint8Array(value.buffer, value.byteOffset, value.byteLength);
+}
+
+function isDetached(buffer: ArrayBufferLike): boolean {
+  return "detached" in buffer && buffer.detached;
 }
 
 /** By the getter of its brand: the class may be that of another realm, and a tag can be faked. */

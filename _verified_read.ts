@@ -8,8 +8,10 @@
  * @module
  */
 
+import { unlessAborted } from "./_abort.ts";
 import { MET } from "./_demand.ts";
 import { MOST_LINKS, plannedDirectory } from "./_directories.ts";
+import { runAsync } from "./_drive.ts";
 import { digestOfFile } from "./_hashing.ts";
 import type { ChecksumAlgorithm, OwnBytes } from "./_options.ts";
 import { directoryOf, joinPath, nameOf, refuseMangled } from "./_path.ts";
@@ -117,6 +119,24 @@ export function* openVerified(
   if (request.checksum) return yield* openWithSidecar(port, path, request);
   const opened = yield* openFile(port, path, request);
   return { ...opened, sidecar: undefined };
+}
+
+/** The same, but who has asked does not wait any longer than the signal lets him: a pipe may never be written to. */
+export async function openUnlessAborted(
+  port: Port,
+  path: string,
+  request: VerifiedRequest,
+): Promise<OpenedToRead> {
+  const opening = runAsync(port, openVerified(port, path, request));
+  try {
+    return await unlessAborted(opening, request.signal);
+  } catch (error) {
+    // Else nobody would close it.
+    const close = ({ file }: OpenedToRead) =>
+      runAsync(port, call("close", file));
+    opening.then(close).catch(() => {});
+    throw error;
+  }
 }
 
 /** Compares what a file holds with its checksum. */

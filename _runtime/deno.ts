@@ -284,9 +284,9 @@ export function denoPort(): Port {
       const { state } = Deno.permissions.querySync({ name: "run" });
       return state === "granted" ? isAlive(pid) : undefined;
     },
+    hasSqlite: () => sqlite.isThere(),
     // The threads of `deno serve --parallel` look like the first one. Where this
     // is process 1, as in a container, they begin with it.
-    hasSqlite: () => sqlite.isThere(),
     startedAt: () =>
       "Window" in globalThis && Deno.pid === 1 ? threadStartedAt() : undefined,
     permission(access, path) {

@@ -174,6 +174,30 @@ test(
     }),
 );
 
+test("a file that is opened while its read is aborted is closed", () =>
+  inScratch(async (directory) => {
+    const path = join(directory, "f");
+    writeFileSync(path, "1\n");
+    const reads: ((signal: AbortSignal) => Promise<unknown>)[] = [
+      (signal) => openSnapshot(path, { signal }),
+      (signal) => readJsonl(path, { signal })[Symbol.asyncIterator]().next(),
+    ];
+    for (const read of reads) {
+      const controller = new AbortController();
+      // After the last look at the signal.
+      const port = new FaultPort().intercept(({ name }) => {
+        if (name === "fstat") controller.abort("enough");
+        return undefined;
+      });
+      const error = await onPort(
+        port,
+        () => rejection(read(controller.signal)),
+      );
+      assert.equal(error, "enough");
+      await until(() => port.names.includes("close"));
+    }
+  }));
+
 test("a writer that has nothing to do when its signal is aborted leaves no temporary file", () =>
   inScratch(async (directory) => {
     const path = join(directory, "f");
